@@ -1,0 +1,39 @@
+"""Train image classifiers whose measured, saved and exported weights are the same weights.
+
+The public API is what ``__all__`` lists; everything else may change without notice. Names are
+imported lazily so that ``import classifier_training`` costs neither torch nor Hydra.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+__all__ = ["Predictor", "__version__", "evaluate", "export", "load_run", "train"]
+
+if TYPE_CHECKING:
+    from classifier_training.artifacts.run_folder import load_run
+    from classifier_training.evaluation.evaluate import evaluate
+    from classifier_training.evaluation.export import export
+    from classifier_training.runtime.predictor import Predictor
+    from classifier_training.training.fit import train
+
+_HOMES = {
+    "Predictor": "classifier_training.runtime.predictor",
+    "evaluate": "classifier_training.evaluation.evaluate",
+    "export": "classifier_training.evaluation.export",
+    "load_run": "classifier_training.artifacts.run_folder",
+    "train": "classifier_training.training.fit",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

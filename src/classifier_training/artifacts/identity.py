@@ -1,0 +1,178 @@
+"""Whether a folder may be used: a new run, the same one going on, or a refusal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from classifier_training.artifacts.run_folder import SCHEMA_VERSION, RunFolder
+from classifier_training.errors import ResumeError
+from classifier_training.runtime.files import write_json, write_text
+
+# May differ between the parts of one run: they change how, not what, is computed. Data may move;
+# its fingerprint tells whether it is the same.
+FREE_KEYS = (
+    "allow_modules",
+    "callbacks.progress",
+    "data.data_root",
+    "data.num_workers",
+    "data.prefetch_factor",
+    "data.test_path",
+    "data.train_path",
+    "data.val_path",
+    "logging",
+    "resume",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+)
+_OURS = ("checkpoints", "config.yaml", "evaluation", "metrics.csv", "model.onnx")
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a run the run it is.
+
+    Attributes:
+        config: The resolved configuration as plain values.
+        fingerprint: That of the data.
+        command: What was typed.
+        resume: ``auto`` or ``never``.
+    """
+
+    config: dict[str, Any]
+    fingerprint: str
+    command: str
+    resume: str
+
+
+def check_folder(folder: RunFolder, identity: Identity) -> dict[str, Any] | None:
+    """Say whether the folder holds this run already.
+
+    Returns:
+        Its ``run.json``, or None for a folder that is free.
+
+    Raises:
+        ResumeError: It holds another run, or files that a run would overwrite.
+    """
+    if not folder.record_file.exists():
+        foreign = [name for name in _OURS if (folder.path / name).exists()]
+        if foreign:
+            raise ResumeError(
+                f"{folder.path} has no run.json but holds {', '.join(foreign)}",
+                expected="a new folder, or one with a whole run",
+                mend="choose another hydra.run.dir",
+            )
+        return None
+    record = folder.read_record()
+    if identity.resume == "never":
+        raise ResumeError(
+            f"{folder.path} already holds run {record['id']}",
+            expected="an unused folder, because resume=never",
+            mend="choose another hydra.run.dir, or resume=auto to go on with that run",
+        )
+    differences = _differences(folder, identity, record)
+    if differences:
+        shown = "".join(f"\n    - {line}" for line in differences[:_SHOWN])
+        more = f"\n    … and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        raise ResumeError(
+            f"{folder.path} holds another run; this command differs in:{shown}{more}",
+            expected="the same configuration and data, to go on with that run",
+            mend="choose another hydra.run.dir for a new run, or undo the differences",
+        )
+    return record
+
+
+def start_record(folder: RunFolder, identity: Identity, facts: dict[str, Any]) -> None:
+    """Make the folder a run: ``config.yaml`` and ``run.json``."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_text(folder.config, OmegaConf.to_yaml(OmegaConf.create(identity.config)))
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "id": uuid.uuid4().hex[:12],
+        "status": "running",
+        "command": identity.command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config_hash": _hash(identity.config),
+        "data_fingerprint": identity.fingerprint,
+        "data_root": identity.config["data"]["data_root"],
+        "seed": identity.config["seed"],
+        "best": None,
+        "stages_s": {},
+        "changes": [],
+        **facts,
+    }
+    write_json(folder.record_file, record)
+
+
+def adopt_changes(folder: RunFolder, identity: Identity) -> list[str]:
+    """Record what differs in free keys (and a longer ``max_epochs``) since the run began."""
+    stored = _stored_config(folder)
+    changes = [f"{key}: {old!r} -> {new!r}" for key, old, new in _changed(stored, identity.config)]
+    if changes:
+        write_text(folder.config, OmegaConf.to_yaml(OmegaConf.create(identity.config)))
+    return changes
+
+
+def _differences(folder: RunFolder, identity: Identity, record: dict[str, Any]) -> list[str]:
+    lines = []
+    for key, old, new in _changed(_stored_config(folder), identity.config):
+        is_free = any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+        is_longer = key == "trainer.max_epochs" and isinstance(old, int) and new > old
+        if not (is_free or is_longer):
+            lines.append(f"{key}: {new!r} here, {old!r} in the run")
+    if record["data_fingerprint"] != identity.fingerprint:
+        lines.append(
+            f"data: fingerprint {identity.fingerprint[:12]} here, "
+            f"{record['data_fingerprint'][:12]} in the run (images, labels or splits changed)"
+        )
+    return lines
+
+
+def _stored_config(folder: RunFolder) -> dict[str, Any]:
+    try:
+        stored = OmegaConf.to_container(OmegaConf.load(folder.config), resolve=False)
+    except (OSError, OmegaConfBaseException, ValueError) as error:
+        raise ResumeError(
+            f"cannot read {folder.config}: {error}",
+            expected="the config.yaml that the run wrote",
+            mend="restore it from a copy, or train into another folder",
+        ) from error
+    return {str(key): value for key, value in stored.items()} if isinstance(stored, dict) else {}
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    flat_old, flat_new = _flatten(old, ""), _flatten(new, "")
+    keys = sorted(flat_old.keys() | flat_new.keys())
+    return [
+        (key, flat_old.get(key), flat_new.get(key))
+        for key in keys
+        if flat_old.get(key) != flat_new.get(key)
+    ]
+
+
+def _flatten(node: Any, prefix: str) -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _hash(config: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def absolute_data_root(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with ``data.data_root`` absolute, as a run records it."""
+    root = str(Path(config["data"]["data_root"]).expanduser().absolute())
+    return {**config, "data": {**config["data"], "data_root": root}}

@@ -1,0 +1,1 @@
+"""Observers: they read what steps return, and write what people look at."""

@@ -1,0 +1,1 @@
+"""The one home of every default of training. (A package, so that Hydra finds it by pkg://.)"""

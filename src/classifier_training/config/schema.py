@@ -1,0 +1,201 @@
+"""The whole configuration as one frozen object: names, types and ranges, and no defaults.
+
+Defaults live in ``conf/*.yaml`` alone. Every field here is required, every unknown key refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from classifier_training.config.choices import ResizeMode
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Batches = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
+Target = dict[str, Any]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+class SplitConfig(Section):
+    """Shares that an automatic split takes from the training data."""
+
+    val: Annotated[float, Field(gt=0, lt=1)]
+    test: Fraction
+    seed: Annotated[int, Field(ge=0)]
+
+
+class FieldsConfig(Section):
+    """Names of the columns (CSV) or keys (JSONL) of a row."""
+
+    image: str
+    label: str
+    metadata: str | None
+    split: str | None
+
+
+class DataConfig(Section):
+    """Where the labelled images are and how they are fed."""
+
+    source: Literal["folder", "jsonl", "csv"]
+    data_root: str
+    train_path: str | None
+    val_path: str | None
+    test_path: str | None
+    split: SplitConfig
+    fields: FieldsConfig | None
+    classes: list[str] | str | None
+    on_empty_label: Literal["error", "skip"]
+    batch_size: PositiveInt
+    num_workers: Annotated[int, Field(ge=0)] | Literal["auto"]
+    prefetch_factor: PositiveInt
+    sampler: Literal["none", "weighted"]
+    allow_double_balance: bool
+
+
+class TransformsConfig(Section):
+    """Preprocessing shared by training, evaluation and deployment, and the augmentation."""
+
+    image_size: Annotated[int, Field(ge=8, le=4096)]
+    resize: ResizeMode
+    mean: Channels
+    std: Channels
+    train: list[Target]
+
+    @field_validator("mean")
+    @classmethod
+    def _mean_in_unit_range(cls, value: list[float]) -> list[float]:
+        if not all(0 <= channel <= 1 for channel in value):
+            raise ValueError("mean is of values in 0..1; divide by 255 if yours is of 0..255")
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _std_positive(cls, value: list[float]) -> list[float]:
+        if not all(0 < channel <= 1 for channel in value):
+            raise ValueError("std is of values in 0..1 and above 0; divide by 255 if needed")
+        return value
+
+
+class ModelConfig(Section):
+    """Backbone, its starting weights, and what of it is trained."""
+
+    name: str
+    weights: str | None
+    freeze: bool
+    init_from: str | None
+    channels_last: bool
+
+
+class LossConfig(Section):
+    """Cross-entropy with its usual refinements."""
+
+    label_smoothing: Fraction
+    class_weights: Literal["none", "inverse", "effective"]
+    focal_gamma: Annotated[float, Field(ge=0)]
+
+
+class OptimizerConfig(Section):
+    """AdamW."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+    head_lr_multiplier: Annotated[float, Field(gt=0)]
+
+
+class ScheduleConfig(Section):
+    """Learning rate over optimiser steps."""
+
+    warmup_epochs: Annotated[float, Field(ge=0)]
+    final_lr_ratio: Annotated[float, Field(ge=0, le=1)]
+
+
+class TrainerConfig(Section):
+    """Keys of ``lightning.pytorch.Trainer``."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
+    devices: Annotated[int, Field(ge=-1)]
+    strategy: str
+    num_nodes: PositiveInt
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+    max_epochs: PositiveInt
+    gradient_clip_val: Annotated[float, Field(gt=0)] | None
+    gradient_clip_algorithm: Literal["norm", "value"]
+    accumulate_grad_batches: PositiveInt
+    log_every_n_steps: PositiveInt
+    num_sanity_val_steps: Annotated[int, Field(ge=0)]
+    limit_train_batches: Batches
+    limit_val_batches: Batches
+    deterministic: bool
+    benchmark: bool
+    profiler: Literal["simple", "advanced"] | None
+
+    @field_validator("devices")
+    @classmethod
+    def _some_device(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("devices must be at least 1, or -1 for all")
+        return value
+
+
+class EmaConfig(Section):
+    """Exponential moving average of the weights."""
+
+    enabled: bool
+    decay: Annotated[float, Field(gt=0, lt=1)]
+    score_raw: bool
+
+
+class CheckpointConfig(Section):
+    """Which epochs are kept."""
+
+    monitor: str
+    save_top_k: Annotated[int, Field(ge=0)]
+
+
+class ExportConfig(Section):
+    """The ONNX file."""
+
+    opset: Annotated[int, Field(ge=18, le=23)]
+    precision: Literal["fp32"]
+
+
+class TaskConfig(Section):
+    """Keys as the sibling's launcher spells them."""
+
+    checkpoint_path: str | None
+
+
+class Config(Section):
+    """Everything that ``classifier train`` was asked for."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    resume: Literal["auto", "never"]
+    ckpt_path: str | None
+    task: TaskConfig
+    allow_modules: list[str]
+    data: DataConfig
+    transforms: TransformsConfig
+    model: ModelConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    trainer: TrainerConfig
+    ema: EmaConfig
+    checkpoint: CheckpointConfig
+    callbacks: dict[str, Target | None]
+    logging: dict[str, Target | None]
+    export: ExportConfig
+
+    @property
+    def start_checkpoint(self) -> str | None:
+        """The checkpoint to go on from, whichever way it was spelt."""
+        return self.ckpt_path or self.task.checkpoint_path

@@ -1,0 +1,183 @@
+"""From what Hydra composed to one frozen :class:`Config`, or all its problems at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from classifier_training.config.conflicts import conflicts
+from classifier_training.config.schema import Config
+from classifier_training.config.targets import special_key_problems, target_problems
+from classifier_training.errors import ConfigError, Problem
+
+# What other tools call our keys.
+_OTHER_NAMES = {
+    "lr": "optimizer.learning_rate",
+    "epochs": "trainer.max_epochs",
+    "batch": "data.batch_size",
+    "imgsz": "transforms.image_size",
+    "img_size": "transforms.image_size",
+    "workers": "data.num_workers",
+    "pretrained": "model.weights",
+    "amp": "trainer.precision",
+    "num_classes": "data.classes (the number is counted)",
+}
+
+
+def validate(composed: DictConfig, *, allow_modules: list[str]) -> Config:
+    """Check a composed configuration.
+
+    Args:
+        composed: What Hydra made of YAML and command line.
+        allow_modules: What the command line itself says, which a stored file cannot.
+
+    Raises:
+        ConfigError: With every problem: unknown keys, wrong types and ranges, unset values,
+            sections that contradict each other, classes that may not be used.
+    """
+    missing = sorted(OmegaConf.missing_keys(composed))
+    problems = [Problem(key, "is not set", _how_to_set(key)) for key in missing]
+    content = _resolve(composed)
+    if list(content.get("allow_modules") or []) != allow_modules:
+        problems.append(
+            Problem(
+                "allow_modules",
+                "is set in a file",
+                "give it on the command line, where a stored file cannot: allow_modules=[...]",
+            )
+        )
+    problems.extend(special_key_problems(content))
+    problems.extend(target_problems(content, allow_modules))
+    config: Config | None = None
+    try:
+        config = Config.model_validate(content)
+    except ValidationError as error:
+        problems.extend(_problems_of(error, skip=set(missing)))
+    problems.extend(conflicts(config or _as_namespace(content)))
+    if problems or config is None:
+        raise ConfigError(
+            f"the configuration has {len(problems)} problem{'s' if len(problems) != 1 else ''}",
+            expected="keys, types and ranges as in the shipped YAML (classifier train --cfg job)",
+            mend="correct what is listed above and run the command again",
+            problems=tuple(problems),
+        )
+    return config
+
+
+def _as_namespace(node: Any) -> Any:
+    if isinstance(node, dict):
+        return SimpleNamespace(**{str(key): _as_namespace(value) for key, value in node.items()})
+    return node
+
+
+def _how_to_set(key: str) -> str:
+    example = "PATH_TO_YOUR_IMAGES" if key == "data.data_root" else "VALUE"
+    return f"add {key}={example} to the command"
+
+
+def _resolve(composed: DictConfig) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"a value refers to something that does not exist: {str(error).splitlines()[0]}",
+            expected="${...} to name an existing key",
+            mend="correct the reference",
+        ) from error
+    assert isinstance(content, dict)  # a DictConfig becomes a dict
+    return {str(key): value for key, value in content.items()}
+
+
+def _problems_of(error: ValidationError, skip: set[str]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in _real_path(item["loc"]))
+        if where in skip:
+            continue
+        if item["type"] == "extra_forbidden":
+            yield _unknown_key(item, where)
+        elif item["type"] == "missing":
+            yield Problem(where, "is missing", f"set {where}=VALUE")
+        elif where not in seen:  # a union reports each of its members
+            seen.add(where)
+            yield _wrong_value(error, item, where)
+
+
+def _unknown_key(item: ErrorDetails, where: str) -> Problem:
+    fields = _fields_at(item["loc"][:-1])
+    prefix = where.rpartition(".")[0]
+    close = difflib.get_close_matches(str(item["loc"][-1]), fields, n=1, cutoff=0.6)
+    if close:
+        mend = f"did you mean {f'{prefix}.' if prefix else ''}{close[0]}?"
+    elif elsewhere := _same_name_elsewhere(str(item["loc"][-1])):
+        mend = f"did you mean {elsewhere}?"
+    else:
+        mend = f"remove it; {prefix or 'the configuration'} has: {', '.join(fields)}"
+    return Problem(where, "this key does not exist", mend)
+
+
+def _wrong_value(error: ValidationError, item: ErrorDetails, where: str) -> Problem:
+    path = _real_path(item["loc"])
+    reasons = [
+        other["msg"].removeprefix("Value error, ")
+        for other in error.errors(include_url=False)
+        if _real_path(other["loc"]) == path
+    ]
+    allowed = " or ".join(dict.fromkeys(reason[0].lower() + reason[1:] for reason in reasons))
+    quoted = ' (quote it in YAML: "00")' if path[:2] == ("data", "classes") else ""
+    return Problem(where, f"{item['input']!r} does not fit", f"{allowed}{quoted}")
+
+
+def _real_path(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Drop the names of union members that pydantic puts into a location."""
+    path: list[int | str] = []
+    model: Any = Config
+    for part in loc:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            path.append(part)
+            field = model.model_fields.get(str(part))
+            model = _section_of(field.annotation) if field else None
+        elif isinstance(part, int) or not _is_union_member(part):
+            path.append(part)
+    return tuple(path)
+
+
+def _is_union_member(part: str) -> bool:
+    starts = ("int", "float", "str", "bool", "list[", "dict[", "constrained-", "literal[", "none")
+    return part.startswith(starts)
+
+
+def _section_of(annotation: Any) -> Any:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
+    model: Any = Config
+    for part in loc:
+        field = model.model_fields.get(str(part)) if model else None
+        model = _section_of(field.annotation) if field else model
+    return list(model.model_fields)
+
+
+def _same_name_elsewhere(name: str) -> str | None:
+    """Find a key of that (or nearly that) name in another section."""
+    if name in _OTHER_NAMES:
+        return _OTHER_NAMES[name]
+    names = {
+        f"{section}.{key}": key
+        for section, field in Config.model_fields.items()
+        if (model := _section_of(field.annotation))
+        for key in model.model_fields
+    }
+    close = difflib.get_close_matches(name, list(names.values()), n=1, cutoff=0.75)
+    return next((path for path, key in names.items() if close and key == close[0]), None)

@@ -1,0 +1,96 @@
+"""The loaders that Lightning asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import lightning.pytorch as pl
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from classifier_training.config.schema import DataConfig
+from classifier_training.data.balance import drawing_weights
+from classifier_training.data.dataset import Batch, EvaluationDataset, TrainingDataset, unwrap
+from classifier_training.data.loading import evaluation_loader, resolve_workers, training_loader
+from classifier_training.data.manifest import Manifest
+from classifier_training.data.sampling import EpochBatchSampler
+from classifier_training.errors import ClassifierTrainingError
+from classifier_training.runtime.preprocess import PreprocessSpec
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Feeds a manifest to the trainer.
+
+    Args:
+        manifest: All images.
+        config: Batch size, workers, sampler.
+        spec: Evaluation preprocessing.
+        transform: Training augmentation; None trains on what evaluation sees.
+        seed: Seed of the run.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        config: DataConfig,
+        spec: PreprocessSpec,
+        *,
+        transform: Callable[[Tensor], Tensor] | None,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.manifest = manifest
+        self.spec = spec
+        self.config = config
+        self.workers = resolve_workers(config.num_workers)
+        self._transform = transform
+        self._seed = seed
+
+    def sampler(self, *, epoch: int = 0, start_batch: int = 0) -> EpochBatchSampler:
+        """Return the training sampler, starting inside an epoch when a run goes on."""
+        rows = self.manifest.rows("train")
+        is_weighted = self.config.sampler == "weighted"
+        return EpochBatchSampler(
+            rows,
+            batch_size=self.config.batch_size,
+            seed=self._seed,
+            weights=drawing_weights(self.manifest.labels[rows]) if is_weighted else None,
+            epoch=epoch,
+            start_batch=start_batch,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the training loader at the position that the trainer was restored to."""
+        assert self.trainer is not None
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        sampler = self.sampler(epoch=self.trainer.current_epoch, start_batch=done)
+        return training_loader(
+            TrainingDataset(self.manifest, self.spec, self._transform, self._seed),
+            sampler,
+            workers=self.workers,
+            prefetch=self.config.prefetch_factor,
+            pin_memory=self._pins(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation loader: this process's share, in manifest order."""
+        assert self.trainer is not None
+        rows = self.manifest.rows("val")[self.trainer.global_rank :: self.trainer.world_size]
+        return evaluation_loader(
+            EvaluationDataset(self.manifest, self.spec),
+            rows,
+            batch_size=self.config.batch_size,
+            workers=self.workers,
+            pin_memory=self._pins(),
+        )
+
+    def on_before_batch_transfer(
+        self, batch: Batch | ClassifierTrainingError, dataloader_idx: int
+    ) -> Batch:
+        """Raise here, in the main process, what a worker met."""
+        return unwrap(batch)
+
+    def _pins(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

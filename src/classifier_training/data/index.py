@@ -1,0 +1,156 @@
+"""From configuration to checked manifest: the first step of every run."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from loguru import logger
+
+from classifier_training.config.schema import DataConfig
+from classifier_training.data.manifest import Manifest
+from classifier_training.data.records import SPLITS, Intake, Record
+from classifier_training.data.sources import read_source
+from classifier_training.data.splits import assign_splits
+from classifier_training.errors import DataError
+from classifier_training.runtime.class_map import ClassMap
+
+
+@dataclass(frozen=True)
+class DataIndex:
+    """The manifest, and what happened on the way to it.
+
+    Attributes:
+        manifest: The table of images.
+        skipped: Rows or files left out, by reason.
+        notes: Sentences a user should read.
+    """
+
+    manifest: Manifest
+    skipped: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def index_data(config: DataConfig) -> DataIndex:
+    """Find, check and table all images.
+
+    Raises:
+        DataError: Nothing there, faulty rows, unknown labels, a split without images, or a batch
+            larger than the training data.
+    """
+    intake = read_source(config)
+    records = _without_repeats(intake)
+    records, split_note = assign_splits(records, config.split)
+    class_map = _class_map(config, records, intake.root)
+    _refuse_unknown(intake, records, class_map)
+    _require_images(records, config, intake.root)
+    manifest = Manifest.build(records, class_map, intake.root)
+    notes = (*((split_note,) if split_note else ()), *_absent_notes(manifest))
+    index = DataIndex(manifest, dict(intake.skipped), notes)
+    _report(index)
+    return index
+
+
+def _without_repeats(intake: Intake) -> list[Record]:
+    """Drop rows that repeat another one; refuse those that contradict it."""
+    first: dict[str, Record] = {}
+    for record in intake.records:
+        known = first.setdefault(record.path, record)
+        if known is record:
+            continue
+        where = f"{known.source}:{known.line}" if known.line else known.source
+        if known.label != record.label:
+            intake.fault(
+                record.source,
+                record.line,
+                f"{record.path} is {record.label!r} here and {known.label!r} in {where}",
+            )
+        elif known.split != record.split:
+            intake.fault(
+                record.source,
+                record.line,
+                f"{record.path} is in {record.split} here and in {known.split} in {where}",
+            )
+        else:
+            intake.skipped["repeated row"] += 1
+    intake.raise_faults()
+    return list(first.values())
+
+
+def _class_map(config: DataConfig, records: list[Record], root: Path) -> ClassMap:
+    if isinstance(config.classes, list):
+        return ClassMap(tuple(config.classes))
+    if config.classes is not None:
+        return ClassMap(_read_class_file(config.classes, root))
+    return ClassMap.from_labels(record.label for record in records if record.split == "train")
+
+
+def _read_class_file(name: str, root: Path) -> tuple[str, ...]:
+    path = Path(os.path.expanduser(name))
+    path = path if path.is_file() else root / path
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"cannot read data.classes={name}: {error}",
+            expected="a UTF-8 text file with one class name a line, or a list",
+            mend="correct the path (absolute, or relative to data.data_root)",
+        ) from error
+    return tuple(line for line in lines if line)
+
+
+def _refuse_unknown(intake: Intake, records: list[Record], class_map: ClassMap) -> None:
+    for record in records:
+        if record.label not in class_map:
+            close = class_map.closest(record.label)
+            hint = f"; did you mean {close!r}?" if close else ""
+            intake.fault(
+                record.source,
+                record.line,
+                f"label {record.label!r} ({record.split}) is no class of the training data{hint}",
+            )
+    intake.raise_faults()
+
+
+def _require_images(records: list[Record], config: DataConfig, root: Path) -> None:
+    counts = Counter(record.split for record in records)
+    for split in ("train", "val"):
+        if not counts[split]:
+            found = ", ".join(f"{name} {counts[name]}" for name in SPLITS)
+            raise DataError(
+                f"the {split} split of {root} has no images (found: {found})",
+                expected="at least one image for train and for val",
+                mend=f"give data.{split}_path=PATH, or add images (a class of one stays in train)",
+            )
+    if config.batch_size > counts["train"]:
+        raise DataError(
+            f"data.batch_size={config.batch_size} is larger than the "
+            f"{counts['train']} training images",
+            expected="at least one full batch",
+            mend=f"data.batch_size={max(1, counts['train'] // 4)}",
+        )
+
+
+def _absent_notes(manifest: Manifest) -> list[str]:
+    notes = []
+    for split in SPLITS:
+        counts = manifest.counts(split)
+        absent = [
+            name for name, count in zip(manifest.class_map.names, counts, strict=True) if not count
+        ]
+        if counts.sum() and absent:
+            shown = ", ".join(absent[:8]) + (", …" if len(absent) > 8 else "")
+            notes.append(f"{split} has no image of {len(absent)} class(es): {shown}")
+    return notes
+
+
+def _report(index: DataIndex) -> None:
+    manifest = index.manifest
+    sizes = ", ".join(f"{split} {len(manifest.rows(split)):,}" for split in SPLITS)
+    logger.info("data: {} classes; images: {}", len(manifest.class_map), sizes)
+    skipped = ", ".join(f"{count} {reason}" for reason, count in sorted(index.skipped.items()))
+    logger.info("data: skipped: {}", skipped or "none")
+    for note in index.notes:
+        logger.warning("data: {}", note)

@@ -1,0 +1,169 @@
+"""The one table of images: path, label, split, where it was said, content hash, metadata."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from classifier_training.data.packed import PackedStrings
+from classifier_training.data.records import SPLITS, Record
+from classifier_training.errors import DataError
+from classifier_training.runtime.class_map import ClassMap
+from classifier_training.runtime.cores import available_cores
+
+COLUMNS = ("path", "label", "split", "source", "line", "hash", "metadata")
+_HASH_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Images in the order (split, path), as numpy arrays that worker processes share.
+
+    Attributes:
+        root: What relative paths are relative to.
+        class_map: Names of the labels.
+        paths: ``N`` paths.
+        labels: ``(N,)`` int64 class indices.
+        splits: ``(N,)`` uint8 indices into ``SPLITS``.
+        sources: ``N`` names of the file that gave the row.
+        lines: ``(N,)`` int32 line in it, 0 without lines.
+        hashes: ``(N, 16)`` uint8 BLAKE2b of the file's bytes.
+        metadata: ``N`` JSON texts, empty without metadata.
+    """
+
+    root: Path
+    class_map: ClassMap
+    paths: PackedStrings
+    labels: npt.NDArray[np.int64]
+    splits: npt.NDArray[np.uint8]
+    sources: PackedStrings
+    lines: npt.NDArray[np.int32]
+    hashes: npt.NDArray[np.uint8]
+    metadata: PackedStrings
+
+    @classmethod
+    def build(cls, records: Sequence[Record], class_map: ClassMap, root: Path) -> Manifest:
+        """Hash the files and make the table.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        ordered = sorted(records, key=lambda record: (SPLITS.index(record.split), record.path))
+        with ThreadPoolExecutor(available_cores()) as pool:
+            files = (root / record.path for record in ordered)
+            hashes = b"".join(pool.map(_content_hash, files, chunksize=64))
+        return cls._from_rows(ordered, class_map, root, hashes)
+
+    @classmethod
+    def read(cls, path: Path, class_map: ClassMap, root: Path) -> Manifest:
+        """Read a table that :meth:`write` wrote.
+
+        Raises:
+            DataError: It is damaged, or holds labels that the class map does not.
+        """
+        try:
+            with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+                rows = list(csv.DictReader(file))
+            records = [
+                Record(
+                    row["path"],
+                    row["label"],
+                    row["split"],
+                    row["source"],
+                    int(row["line"]),
+                    row["metadata"],
+                )
+                for row in rows
+            ]
+            hashes = b"".join(bytes.fromhex(row["hash"]) for row in rows)
+            return cls._from_rows(records, class_map, root, hashes)
+        except (OSError, KeyError, ValueError, csv.Error) as error:
+            raise DataError(
+                f"cannot read the manifest {path}: {error}",
+                expected="the manifest.csv that the run wrote",
+                mend="restore it from a copy of the run, or train again",
+            ) from error
+
+    @classmethod
+    def _from_rows(
+        cls, records: Sequence[Record], class_map: ClassMap, root: Path, hashes: bytes
+    ) -> Manifest:
+        return cls(
+            root=root,
+            class_map=class_map,
+            paths=PackedStrings(record.path for record in records),
+            labels=np.array([class_map.index(record.label) for record in records], dtype=np.int64),
+            splits=np.array([SPLITS.index(record.split) for record in records], dtype=np.uint8),
+            sources=PackedStrings(record.source for record in records),
+            lines=np.array([record.line for record in records], dtype=np.int32),
+            hashes=np.frombuffer(hashes, dtype=np.uint8).reshape(len(records), _HASH_BYTES),
+            metadata=PackedStrings(record.metadata for record in records),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def file(self, index: int) -> Path:
+        """Return the path of an image as it can be opened."""
+        return self.root / self.paths[index]
+
+    def describe(self, index: int) -> str:
+        """Name an image for an error message: its path and the line that listed it."""
+        path, source, line = self.paths[index], self.sources[index], int(self.lines[index])
+        return f"{path} ({source}:{line})" if line else path
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the indices of a split's images, ascending."""
+        return np.flatnonzero(self.splits == SPLITS.index(split))
+
+    def counts(self, split: str) -> npt.NDArray[np.int64]:
+        """Return ``(C,)`` numbers of images of each class in a split."""
+        return np.bincount(self.labels[self.rows(split)], minlength=len(self.class_map))
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over paths, labels, splits and contents; equal data, equal text."""
+        digest = hashlib.sha256()
+        for name in self.class_map.names:
+            digest.update(name.encode() + b"\0")
+        for index in range(len(self)):
+            digest.update(self.paths[index].encode("utf-8", "surrogateescape") + b"\0")
+        for array in (self.labels, self.splits, self.hashes):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write the table as CSV; the caller makes the write atomic."""
+        names = self.class_map.names
+        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for index in range(len(self)):
+                writer.writerow(
+                    (
+                        self.paths[index],
+                        names[self.labels[index]],
+                        SPLITS[self.splits[index]],
+                        self.sources[index],
+                        int(self.lines[index]),
+                        self.hashes[index].tobytes().hex(),
+                        self.metadata[index],
+                    )
+                )
+
+
+def _content_hash(file: Path) -> bytes:
+    try:
+        return hashlib.blake2b(file.read_bytes(), digest_size=_HASH_BYTES).digest()
+    except OSError as error:
+        raise DataError(
+            f"cannot read image {file}: {error.strerror or error}",
+            expected="every listed image to be readable",
+            mend="restore the file or its permissions, or remove its row",
+        ) from error

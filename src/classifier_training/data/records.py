@@ -1,0 +1,101 @@
+"""What a data source yields, and how faulty rows are collected and told."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from classifier_training.errors import DataError
+
+SPLITS = ("train", "val", "test")
+
+# Names a split's folder or file may have, besides the split's own.
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+
+_SHOWN = 10
+
+
+class Record(NamedTuple):
+    """One labelled image as a source found it.
+
+    ``path`` is relative to the data root (absolute when it lies elsewhere), ``source`` names the
+    annotation file (or folder), ``line`` counts from 1 (0 without lines), ``metadata`` is JSON
+    text or empty.
+    """
+
+    path: str
+    label: str
+    split: str
+    source: str
+    line: int
+    metadata: str
+
+
+@dataclass
+class Intake:
+    """Collects records, the rows that were skipped by reason, and the faults.
+
+    Faults are collected so that one run of the command shows many of them.
+    """
+
+    root: Path
+    records: list[Record] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+    def fault(self, source: str, line: int, message: str) -> None:
+        """Note a row that cannot be used."""
+        self.faults.append(f"{source}:{line}: {message}" if line else f"{source}: {message}")
+
+    def raise_faults(self) -> None:
+        """Raise what was collected.
+
+        Raises:
+            DataError: There were faults; the first ten are listed.
+        """
+        if not self.faults:
+            return
+        shown = "\n    ".join(self.faults[:_SHOWN])
+        more = len(self.faults) - _SHOWN
+        rest = f"\n    … and {more} more" if more > 0 else ""
+        count = len(self.faults)
+        raise DataError(
+            f"{count} faulty row{'s' if count != 1 else ''} in {self.root}:\n    {shown}{rest}",
+            expected="each row to name an existing image inside the data root, and its label",
+            mend="correct or remove these rows",
+        )
+
+
+def inside(path: str, folder: Path, root: Path) -> Path | str:
+    """Resolve the path of a row, or say why it is refused.
+
+    Args:
+        path: As the row has it.
+        folder: What it is relative to.
+        root: Where it must stay, links followed.
+
+    Returns:
+        The path (not resolved), or the reason as text.
+    """
+    if not path:
+        return "the image path is empty"
+    if "\0" in path:
+        return "the image path holds a NUL character"
+    if os.path.isabs(path) or path[1:3] in (":\\", ":/"):
+        return f"the image path {path!r} is absolute; it must be relative to {folder}"
+    joined = Path(os.path.normpath(folder / path))
+    try:
+        resolved = Path(os.path.realpath(joined))
+    except (OSError, ValueError) as error:
+        return f"the image path {path!r} cannot be resolved: {error}"
+    if not resolved.is_relative_to(os.path.realpath(root)):
+        return f"the image path {path!r} leaves the data root {root}"
+    return joined
+
+
+def relative_to_root(path: Path, root: Path) -> str:
+    """Return ``path`` relative to ``root`` with forward slashes, absolute when outside."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

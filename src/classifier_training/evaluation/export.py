@@ -1,0 +1,211 @@
+"""Export the best checkpoint, and keep the file only if it does what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import torch
+
+from classifier_training import __version__
+from classifier_training.artifacts.checkpoint import TrainedModel, load_model
+from classifier_training.artifacts.onnx_file import write_onnx
+from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.data.loading import resolve_workers
+from classifier_training.data.manifest import Manifest
+from classifier_training.errors import ExportError
+from classifier_training.evaluation.inference import exact_fp32, infer
+from classifier_training.runtime.agreement import Agreement, compare_logits
+from classifier_training.runtime.files import replacing, write_json
+from classifier_training.runtime.golden import make_golden
+from classifier_training.runtime.images import read_image
+from classifier_training.runtime.predictor import open_session, run_session
+from classifier_training.runtime.sidecar import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    Sidecar,
+    sha256_of,
+)
+
+# More images would only repeat what these show; at 224 px on two cores they take seconds.
+MOST_VERIFIED = 512
+_FEW = 16
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A verified export.
+
+    Attributes:
+        onnx: The file.
+        sidecar: The file beside it.
+        agreement: How closely onnxruntime follows torch, over all batch sizes tried.
+    """
+
+    onnx: Path
+    sidecar: Path
+    agreement: Agreement
+
+
+def export(run: Path | str, *, opset: int = 18, data_root: Path | str | None = None) -> Exported:
+    """Export the best checkpoint of a finished (or stopped) run, verified on its val images.
+
+    Args:
+        run: Run folder.
+        opset: ONNX operator set.
+        data_root: Where the data lies now, if it moved.
+
+    Raises:
+        ResumeError: ``run`` is no run folder.
+        ExportError: onnxruntime does not reproduce torch; no file is left.
+    """
+    folder = RunFolder(Path(run))
+    record = folder.read_record()
+    model = load_model(folder.best)
+    root = Path(data_root or record["data_root"])
+    manifest = Manifest.read(folder.manifest, model.card.class_map, root)
+    exact_fp32()
+    rows = manifest.rows("val")[:MOST_VERIFIED]
+    logits = infer(
+        model,
+        manifest,
+        rows,
+        batch_size=32,
+        workers=resolve_workers("auto"),
+        device=torch.device("cpu"),
+        on_images=lambda _: None,
+    )
+    return export_verified(folder, model, manifest, rows, logits, opset=opset)
+
+
+def export_verified(
+    folder: RunFolder,
+    model: TrainedModel,
+    manifest: Manifest,
+    rows: npt.NDArray[np.int64],
+    logits: npt.NDArray[np.float32],
+    *,
+    opset: int,
+) -> Exported:
+    """Write ONNX and sidecar, unless onnxruntime disagrees with ``logits``.
+
+    Args:
+        folder: Where to write.
+        model: The scored network; moved to the CPU.
+        manifest: Where the images are.
+        rows: Manifest indices of real images.
+        logits: ``(len(rows), C)`` float32 that torch measured on them.
+        opset: ONNX operator set.
+
+    Raises:
+        ExportError: It disagrees; nothing is written.
+    """
+    model.network.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
+    rows, logits = rows[:MOST_VERIFIED], logits[:MOST_VERIFIED]
+    with replacing(folder.onnx) as temporary:
+        write_onnx(model, temporary, opset=opset)
+        session = open_session(temporary)
+        agreement = verify(session, model, manifest, rows, logits)
+        sidecar = _sidecar(folder, model, sha256_of(temporary), opset, agreement)
+    write_json(folder.sidecar, sidecar.to_json())
+    return Exported(folder.onnx, folder.sidecar, agreement)
+
+
+def verify(
+    session: ort.InferenceSession,
+    model: TrainedModel,
+    manifest: Manifest,
+    rows: npt.NDArray[np.int64],
+    logits: npt.NDArray[np.float32],
+) -> Agreement:
+    """Compare onnxruntime with torch on real images at batch sizes 1, 2 and 32.
+
+    Raises:
+        ExportError: A logit is off by more than the tolerance, or a class changes.
+    """
+    spec = model.card.spec
+
+    def run(indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        pixels = [spec.resize_image(read_image(manifest.file(int(index)))) for index in indices]
+        return run_session(session, spec.normalize(np.stack(pixels)))
+
+    few = min(_FEW, len(rows))
+    all_of_them = _in_batches(run, rows, 32)
+    by_batch = {
+        1: compare_logits(logits[:few], _in_batches(run, rows[:few], 1)),
+        2: compare_logits(logits[:few], _in_batches(run, rows[:few], 2)),
+        32: compare_logits(logits, all_of_them),
+    }
+    for size, agreement in by_batch.items():
+        if not agreement.holds:
+            name = manifest.describe(int(rows[agreement.worst_image]))
+            raise ExportError(
+                f"onnxruntime does not reproduce torch at batch {size}: {agreement}; "
+                f"the worst image is {name}",
+                expected="the same logits within the tolerance, and the same classes",
+                mend="try another export.opset, or other onnxruntime and torch versions; the "
+                "checkpoint is intact and no ONNX file was written",
+            )
+    worst = max(by_batch.values(), key=lambda agreement: agreement.worst)
+    return Agreement(len(rows), worst.worst, 0, worst.worst_image)
+
+
+def _in_batches(
+    run: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
+    rows: npt.NDArray[np.int64],
+    size: int,
+) -> npt.NDArray[np.float32]:
+    return np.concatenate([run(rows[start : start + size]) for start in range(0, len(rows), size)])
+
+
+def _sidecar(
+    folder: RunFolder, model: TrainedModel, digest: str, opset: int, agreement: Agreement
+) -> Sidecar:
+    card = model.card
+    record = folder.read_record()
+
+    def logits_of(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            output = model.network(torch.from_numpy(card.spec.normalize(pixels)))
+        values: npt.NDArray[np.float32] = output.numpy()
+        return values
+
+    facts: dict[str, Any] = {
+        "sha256": digest,
+        "file": folder.onnx.name,
+        "architecture": card.model_name,
+        "input": {
+            "name": INPUT_NAME,
+            "dtype": "float32",
+            "shape": _input_shape(card.spec.image_size),
+        },
+        "output": {
+            "name": OUTPUT_NAME,
+            "dtype": "float32",
+            "shape": ["batch", len(card.class_map)],
+        },
+        "opset": opset,
+        "precision": "fp32",
+    }
+    provenance: dict[str, Any] = {
+        "run_id": card.run_id,
+        "epoch": model.epoch,
+        "weights": "moving average" if card.averaged else "raw",
+        "classifier_training": __version__,
+        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data_fingerprint": record["data_fingerprint"],
+        "verified_images": agreement.images,
+        "largest_relative_logit_difference": agreement.worst,
+    }
+    golden = make_golden(card.spec, logits_of)
+    return Sidecar(card.class_map, card.spec, facts, provenance, golden)
+
+
+def _input_shape(size: int) -> list[str | int]:
+    return ["batch", 3, size, size]

@@ -1,0 +1,1 @@
+"""Scores of logits against labels: pure functions and one torchmetrics metric."""

@@ -1,0 +1,1 @@
+"""Networks and losses in plain torch: no Lightning, no data."""

@@ -1,0 +1,55 @@
+"""The training loss: cross-entropy with smoothing, class weights and focus."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ClassificationLoss(nn.Module):
+    """Weighted, smoothed cross-entropy; focal when ``gamma > 0`` (Lin et al. 2017, eq. 4).
+
+    Each image's loss is multiplied by ``(1 - p_true) ** gamma``; with ``gamma = 0`` the value is
+    that of :func:`torch.nn.functional.cross_entropy` with the same weights and smoothing.
+
+    Args:
+        class_weights: ``(C,)`` float32, or None.
+        label_smoothing: Share of the target spread over all classes.
+        gamma: Exponent of the focal factor.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self, class_weights: Tensor | None, *, label_smoothing: float, gamma: float
+    ) -> None:
+        super().__init__()
+        # Not part of checkpoints: it follows from the data.
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self._label_smoothing = label_smoothing
+        self._gamma = gamma
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss of ``(N, C)`` logits and ``(N,)`` int64 labels, in float32."""
+        logits = logits.float()
+        if self._gamma == 0:
+            return F.cross_entropy(
+                logits,
+                labels,
+                weight=self.class_weights,
+                label_smoothing=self._label_smoothing,
+            )
+        losses = F.cross_entropy(
+            logits,
+            labels,
+            weight=self.class_weights,
+            label_smoothing=self._label_smoothing,
+            reduction="none",
+        )
+        log_true = F.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
+        # -expm1 keeps precision where p is close to 1.
+        focus = (-torch.expm1(log_true)).clamp_min(0) ** self._gamma
+        if self.class_weights is None:
+            return (focus * losses).mean()
+        return (focus * losses).sum() / self.class_weights[labels].sum()

@@ -1,0 +1,138 @@
+"""Starting weights: published, from a file, or from an earlier run. Never a pickle."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from loguru import logger
+from torch import Tensor, nn
+
+from classifier_training.errors import ConfigError
+from classifier_training.models.backbones import BACKBONES, Backbone
+
+PUBLISHED = "DEFAULT"
+
+StateDict = dict[str, Tensor]
+
+
+def backbone_of(name: str) -> Backbone:
+    """Look up a backbone.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    close = difflib.get_close_matches(name, BACKBONES, n=1)
+    raise ConfigError(
+        f"model.name={name} is unknown",
+        expected=f"one of {', '.join(BACKBONES)}",
+        mend=f"model={close[0] if close else next(iter(BACKBONES))}",
+    )
+
+
+def load_backbone_weights(network: nn.Module, backbone: Backbone, weights: str) -> None:
+    """Fill a network with pretrained weights; its head is skipped when the class count differs.
+
+    Args:
+        network: As ``backbone.build()`` returns it, before its head is replaced.
+        backbone: What it is.
+        weights: ``"DEFAULT"`` or the path of a state dict.
+
+    Raises:
+        ConfigError: The download failed, or the file is missing, unsafe or of another network.
+    """
+    is_published = weights == PUBLISHED
+    state = _published(backbone) if is_published else read_state_dict(Path(weights))
+    source = backbone.weights.url if is_published else weights
+    head = f"{backbone.head}."
+    own = network.state_dict()
+    skipped = [key for key in state if key.startswith(head) and not _fits(state[key], own.get(key))]
+    kept = {key: value for key, value in state.items() if key not in skipped}
+    wrong = [key for key, value in kept.items() if not _fits(value, own.get(key))]
+    absent = [key for key in own if key not in kept and not key.startswith(head)]
+    if wrong or absent:
+        raise ConfigError(
+            f"the weights {source} do not fit the network: "
+            f"{_first(wrong, 'unknown or of another shape')}{_first(absent, 'missing')}",
+            expected="a state dict of the same architecture (torchvision's key names)",
+            mend="choose the model that the weights belong to, or model.weights=DEFAULT",
+        )
+    network.load_state_dict(kept, strict=False)
+    logger.info("model: {} tensors from {}", len(kept), source)
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """Read a file of tensors with ``weights_only=True``.
+
+    Raises:
+        ConfigError: Missing, damaged, or holding anything but tensors.
+    """
+    content = read_checkpoint(path)
+    state = content.get("state_dict", content)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise _unreadable(path, "it holds no state dict")
+    return state
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of plain types with ``weights_only=True``, on the CPU.
+
+    Raises:
+        ConfigError: Missing, damaged, or a pickle that would run code.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"the weights file {path} does not exist",
+            expected="a state dict or checkpoint file",
+            mend="correct the path, or model.weights=DEFAULT",
+        ) from error
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        unsafe = isinstance(error, pickle.UnpicklingError)
+        detail = "it is no file of plain tensors" if unsafe else str(error).splitlines()[0]
+        raise _unreadable(path, detail) from error
+    if not isinstance(content, dict):
+        raise _unreadable(path, f"it holds a {type(content).__name__}")
+    return content
+
+
+def _published(backbone: Backbone) -> StateDict:
+    url = backbone.weights.url
+    try:
+        # torchvision's own default would unpickle.
+        state: StateDict = backbone.weights.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
+    except (URLError, OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"cannot get the pretrained weights {url}: {reason}",
+            expected=f"a network connection, or the file at {cache}",
+            mend="download it on another machine and give it as model.weights=FILE (or place it "
+            "under TORCH_HOME), or train from scratch with model.weights=null",
+        ) from error
+    return state
+
+
+def _unreadable(path: Path, detail: str) -> ConfigError:
+    return ConfigError(
+        f"cannot read {path}: {detail}",
+        expected="a complete file of tensors and plain values (weights_only=True is used)",
+        mend="give a state dict saved by torch.save(model.state_dict(), FILE)",
+    )
+
+
+def _fits(value: Tensor, own: Tensor | None) -> bool:
+    return own is not None and own.shape == value.shape
+
+
+def _first(keys: list[str], what: str) -> str:
+    return f"{len(keys)} {what} ({keys[0]}) " if keys else ""

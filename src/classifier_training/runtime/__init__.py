@@ -1,0 +1,1 @@
+"""What inference needs and nothing more: numpy, Pillow and onnxruntime, never torch."""

@@ -1,0 +1,101 @@
+"""The columns of ``predictions.csv``, shared by ``evaluate`` and ``predict``."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from classifier_training.runtime.class_map import ClassMap
+from classifier_training.runtime.predictor import Prediction
+
+PROBABILITY_PREFIX = "prob:"
+TRUTH_COLUMNS = ("path", "true", "predicted", "correct", "confidence")
+PREDICTION_COLUMNS = ("path", "predicted", "confidence")
+
+
+def format_float(value: float | np.floating) -> str:
+    """Write a float32 with the nine digits that bring back exactly the same float32."""
+    return format(float(value), ".9g")
+
+
+def probability_columns(class_map: ClassMap) -> tuple[str, ...]:
+    """Return the ``prob:<class>`` column names in index order."""
+    return tuple(f"{PROBABILITY_PREFIX}{name}" for name in class_map.names)
+
+
+def write_evaluated(
+    file: IO[str],
+    class_map: ClassMap,
+    paths: Iterable[str],
+    true: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+) -> None:
+    """Write one row a file with truth, prediction and all probabilities.
+
+    Args:
+        file: Opened with ``newline=""``.
+        class_map: Names for the indices.
+        paths: ``N`` paths in the order of the arrays.
+        true: ``(N,)`` class indices.
+        probabilities: ``(N, C)`` float32.
+    """
+    writer = csv.writer(file)
+    writer.writerow((*TRUTH_COLUMNS, *probability_columns(class_map)))
+    for path, truth, row in zip(paths, true, probabilities, strict=True):
+        best = int(row.argmax())
+        writer.writerow(
+            (
+                path,
+                class_map.names[truth],
+                class_map.names[best],
+                str(bool(truth == best)).lower(),
+                format_float(row[best]),
+                *(format_float(value) for value in row),
+            )
+        )
+
+
+def write_predictions(
+    path: Path, class_map: ClassMap, predictions: Iterable[Prediction]
+) -> Iterator[Prediction]:
+    """Write predictions to CSV or JSONL by the ending of ``path`` while passing them through."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".jsonl":
+            yield from _write_jsonl(file, class_map, predictions)
+        else:
+            yield from _write_csv(file, class_map, predictions)
+
+
+def _write_csv(
+    file: IO[str], class_map: ClassMap, predictions: Iterable[Prediction]
+) -> Iterator[Prediction]:
+    writer = csv.writer(file)
+    writer.writerow((*PREDICTION_COLUMNS, *probability_columns(class_map)))
+    for item in predictions:
+        probabilities = (format_float(value) for value in item.probabilities)
+        writer.writerow((item.path, item.label, format_float(item.confidence), *probabilities))
+        yield item
+
+
+def _write_jsonl(
+    file: IO[str], class_map: ClassMap, predictions: Iterable[Prediction]
+) -> Iterator[Prediction]:
+    for item in predictions:
+        probabilities = {
+            name: float(format_float(value))
+            for name, value in zip(class_map.names, item.probabilities, strict=True)
+        }
+        row = {
+            "path": item.path,
+            "predicted": item.label,
+            "confidence": float(format_float(item.confidence)),
+            "probabilities": probabilities,
+        }
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        yield item

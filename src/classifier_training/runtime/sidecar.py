@@ -1,0 +1,209 @@
+"""``labels_mapping.json``: what a deployer must know besides the ONNX file.
+
+The first four keys are the contract of the downstream pipeline and stay at top level:
+``num_classes``, ``class_to_idx``, ``idx_to_class`` and ``normalization``. The rest describes the
+preprocessing completely, names the ONNX file by its hash, and carries golden vectors.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from classifier_training.errors import ClassifierTrainingError, ExportError
+from classifier_training.runtime.class_map import ClassMap
+from classifier_training.runtime.preprocess import INTERPOLATION, PreprocessSpec
+
+SCHEMA_VERSION = 1
+SIDECAR_NAME = "labels_mapping.json"
+ONNX_NAME = "model.onnx"
+INPUT_NAME = "input"
+OUTPUT_NAME = "logits"
+
+# Sidecar sections repeated in the ONNX metadata_props, so that the two files can be matched.
+ONNX_METADATA_KEYS = ("class_to_idx", "normalization", "preprocessing")
+
+
+@dataclass(frozen=True)
+class GoldenVector:
+    """One synthetic image with what any faithful implementation must compute from it.
+
+    Attributes:
+        name: What the image shows.
+        png: The encoded image.
+        mean: Per-channel mean of the normalised input tensor.
+        std: Per-channel (population) standard deviation of it.
+        logits: The model's output.
+    """
+
+    name: str
+    png: bytes
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    logits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The parsed sidecar. ``model`` and ``provenance`` are free of code: plain JSON values."""
+
+    class_map: ClassMap
+    spec: PreprocessSpec
+    model: dict[str, Any]
+    provenance: dict[str, Any]
+    golden: tuple[GoldenVector, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Sidecar:
+        """Read and check a sidecar.
+
+        Raises:
+            ExportError: Missing, not JSON, of an unknown schema, or contradicting itself.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ExportError(
+                f"sidecar {path} does not exist",
+                expected=f"{SIDECAR_NAME} beside the ONNX file",
+                mend="copy both files together, or run: classifier export RUN",
+            ) from error
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise _bad(path, f"is not readable JSON: {error}") from error
+        try:
+            return _parse(content)
+        except ClassifierTrainingError as error:
+            raise _bad(path, error.what) from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            detail = f"misses key {error}" if isinstance(error, KeyError) else f"is odd: {error}"
+            raise _bad(path, detail) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that :meth:`read` parses."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **mapping_section(self.class_map, self.spec),
+            "model": self.model,
+            "provenance": self.provenance,
+            "golden": [_golden_to_json(vector) for vector in self.golden],
+        }
+
+
+def mapping_section(class_map: ClassMap, spec: PreprocessSpec) -> dict[str, Any]:
+    """Return the part of the sidecar that the ONNX metadata repeats."""
+    return {
+        "num_classes": len(class_map),
+        "class_to_idx": class_map.as_class_to_idx(),
+        "idx_to_class": class_map.as_idx_to_class(),
+        "normalization": {"mean": list(spec.mean), "std": list(spec.std)},
+        "preprocessing": {
+            "image_size": spec.image_size,
+            "resize": spec.resize,
+            "interpolation": INTERPOLATION,
+            "antialias": True,
+            "pad_color": list(spec.pad_color),
+            "color_order": "RGB",
+            "exif_orientation": "applied",
+            "alpha": "composited on white",
+            "value_range": [0.0, 1.0],
+            "layout": "NCHW",
+            "formula": "(pixels / 255 - mean) / std",
+        },
+    }
+
+
+def onnx_metadata(class_map: ClassMap, spec: PreprocessSpec) -> dict[str, str]:
+    """Return the ``metadata_props`` of the ONNX file: JSON text by sidecar key."""
+    section = mapping_section(class_map, spec)
+    return {key: json.dumps(section[key], ensure_ascii=False) for key in ONNX_METADATA_KEYS}
+
+
+def check_pair(sidecar: Sidecar, onnx_path: Path, metadata: dict[str, str]) -> None:
+    """Refuse a sidecar that was not written for this ONNX file.
+
+    Raises:
+        ExportError: The hash or the class mapping or the preprocessing differs.
+    """
+    digest = sha256_of(onnx_path)
+    if digest != sidecar.model["sha256"]:
+        raise ExportError(
+            f"{onnx_path} has SHA-256 {digest[:12]}…, but its sidecar was written for "
+            f"{str(sidecar.model['sha256'])[:12]}…",
+            expected="the ONNX file and the sidecar of one export",
+            mend="copy model.onnx and labels_mapping.json together from the same run",
+        )
+    for key, expected in onnx_metadata(sidecar.class_map, sidecar.spec).items():
+        if metadata.get(key) != expected:
+            raise ExportError(
+                f"{onnx_path} and its sidecar differ in {key}",
+                expected="the same mapping and preprocessing in both files",
+                mend="export the run again: classifier export RUN",
+            )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as a hexadecimal string."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _bad(path: Path, detail: str) -> ExportError:
+    return ExportError(
+        f"sidecar {path} {detail}",
+        expected=f"a {SIDECAR_NAME} as `classifier export` writes, schema_version {SCHEMA_VERSION}",
+        mend="export the run again: classifier export RUN",
+    )
+
+
+def _parse(content: dict[str, Any]) -> Sidecar:
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"schema_version {content['schema_version']!r} is unknown")
+    by_index = content["idx_to_class"]
+    class_map = ClassMap(tuple(by_index[str(i)] for i in range(content["num_classes"])))
+    if class_map.as_class_to_idx() != content["class_to_idx"] or len(by_index) != len(class_map):
+        raise ValueError("class_to_idx and idx_to_class contradict each other")
+    norm, prep = content["normalization"], content["preprocessing"]
+    spec = PreprocessSpec(
+        image_size=int(prep["image_size"]),
+        resize=prep["resize"],
+        mean=_channels(norm["mean"]),
+        std=_channels(norm["std"]),
+    )
+    if spec.image_size < 1 or min(spec.std) <= 0:
+        raise ValueError("image_size and std must be positive")
+    if mapping_section(class_map, spec)["preprocessing"] != prep:
+        raise ValueError("its preprocessing section asks for what this version does not do")
+    model = content["model"]
+    if not isinstance(model["sha256"], str):
+        raise ValueError("model.sha256 must be text")
+    golden = tuple(_golden_from_json(item) for item in content["golden"])
+    return Sidecar(class_map, spec, model, content["provenance"], golden)
+
+
+def _channels(values: list[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _golden_to_json(vector: GoldenVector) -> dict[str, Any]:
+    return {
+        "name": vector.name,
+        "png_base64": base64.b64encode(vector.png).decode("ascii"),
+        "tensor_mean": list(vector.mean),
+        "tensor_std": list(vector.std),
+        "logits": list(vector.logits),
+    }
+
+
+def _golden_from_json(item: dict[str, Any]) -> GoldenVector:
+    return GoldenVector(
+        name=item["name"],
+        png=base64.b64decode(item["png_base64"], validate=True),
+        mean=tuple(item["tensor_mean"]),
+        std=tuple(item["tensor_std"]),
+        logits=tuple(item["logits"]),
+    )

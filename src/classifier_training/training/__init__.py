@@ -1,0 +1,1 @@
+"""The run itself. ``fit.py`` reads from top to bottom."""

@@ -1,0 +1,93 @@
+"""Notices a loss that is not finite without waiting for the device at each step."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from classifier_training.errors import DivergedError
+
+_SHOWN = 8
+
+
+class FiniteGuard:
+    """Keeps a flag on the device, and which images the recent steps saw.
+
+    Args:
+        every: How many steps pass between two looks at the flag.
+        name_of: Names the image of a manifest index.
+    """
+
+    def __init__(self, every: int, name_of: Callable[[int], str]) -> None:
+        self._every = every
+        self._name_of = name_of
+        self._first_bad: Tensor | None = None
+        self._recent: deque[tuple[int, Tensor]] = deque(maxlen=every + 1)
+        self._seen = 0
+
+    def observe(self, loss: Tensor, indices: Tensor, step: int) -> None:
+        """Note the loss of a batch; look at the flag every ``every`` batches.
+
+        Args:
+            loss: Scalar, on the device.
+            indices: ``(N,)`` manifest indices.
+            step: The optimiser step that this batch belongs to, from 0.
+
+        Raises:
+            DivergedError: A loss since the last look was not finite.
+        """
+        self._recent.append((self._seen, indices))
+        if self._first_bad is None:
+            self._first_bad = torch.full((2,), -1, dtype=torch.int64, device=loss.device)
+        now = torch.tensor([self._seen, step], dtype=torch.int64)
+        if loss.device.type == "cuda":
+            now = now.pin_memory().to(loss.device, non_blocking=True)
+        is_first = ~torch.isfinite(loss.detach()) & (self._first_bad[0] < 0)
+        self._first_bad = torch.where(is_first, now, self._first_bad)
+        self._seen += 1
+        if self._seen % self._every == 0:
+            self.check()
+
+    def check(self) -> None:
+        """Read the flag.
+
+        Raises:
+            DivergedError: A loss was not finite; the message names the step and the images.
+        """
+        if self._first_bad is None:
+            return
+        batch, step = self._first_bad.tolist()
+        if batch < 0:
+            return
+        images = next((indices for number, indices in self._recent if number == batch), None)
+        names = [] if images is None else [self._name_of(int(index)) for index in images]
+        listed = "\n    ".join(names[:_SHOWN])
+        more = f"\n    … and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        raise DivergedError(
+            f"the loss is not finite at optimiser step {step}; its batch was:\n    {listed}{more}",
+            expected="a finite loss",
+            mend="a lower optimizer.learning_rate, trainer.gradient_clip_val=1.0, or "
+            "trainer.precision=32-true; look at these images too. The checkpoints hold the last "
+            "finite weights",
+        )
+
+
+def require_finite_weights(tensors: Iterable[Tensor], what: str) -> None:
+    """Refuse to save weights that are not finite.
+
+    Raises:
+        DivergedError: One value is infinite or no number.
+    """
+    floats = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
+    # The largest magnitude is finite exactly when every value is; one read for all tensors.
+    norms = torch._foreach_norm(floats, ord=float("inf"))
+    if not bool(torch.isfinite(torch.stack(norms)).all()):
+        raise DivergedError(
+            f"{what} are not finite",
+            expected="finite weights",
+            mend="a lower optimizer.learning_rate, trainer.gradient_clip_val=1.0, or "
+            "trainer.precision=32-true. The checkpoints hold the last finite weights",
+        )

@@ -1,0 +1,268 @@
+"""One run, from top to bottom: data, network, training, best, evaluation, export, record."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from loguru import logger
+
+from classifier_training.artifacts.checkpoint import ModelCard, TrainedModel, load_model
+from classifier_training.artifacts.identity import (
+    Identity,
+    absolute_data_root,
+    adopt_changes,
+    check_folder,
+    start_record,
+)
+from classifier_training.artifacts.provenance import git_state, machine, versions
+from classifier_training.artifacts.run_folder import Run, RunFolder, load_run
+from classifier_training.artifacts.run_log import RunLog
+from classifier_training.config.schema import Config
+from classifier_training.data.datamodule import ImageDataModule
+from classifier_training.data.index import DataIndex, index_data
+from classifier_training.data.statistics import statistics
+from classifier_training.errors import ClassifierTrainingError, ExportError, InterruptedRunError
+from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
+from classifier_training.evaluation.export import export_verified
+from classifier_training.evaluation.inference import exact_fp32
+from classifier_training.runtime.files import replacing, write_json
+from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.runtime.progress import progress
+from classifier_training.training.hardware import Hardware, choose_hardware
+from classifier_training.training.loop import train_network
+from classifier_training.training.start import build_network
+from classifier_training.training.trainer import build_callbacks, build_loggers
+from classifier_training.transforms.build import build_augmentation
+
+
+def fit(config: Config, folder: RunFolder, command: str) -> Run:
+    """Carry out a run, or go on with it, and return its record.
+
+    Args:
+        config: The validated configuration.
+        folder: Where everything is written; the only place that is.
+        command: What was typed, for the record.
+
+    Raises:
+        ClassifierTrainingError: What the user can mend; see ``errors``.
+    """
+    with RunLog() as log:
+        hardware = choose_hardware(config.trainer)
+        pl.seed_everything(config.seed, verbose=False)
+        exact_fp32()
+        index = index_data(config.data)
+        identity = _identity(config, index, command)
+        record = check_folder(folder, identity)
+        if record is not None and _is_finished(record, config):
+            logger.info("{} is finished; nothing to do", folder.path)
+            return Run(folder, record)
+
+        # Everything that can be refused is built before anything is written.
+        network = build_network(config.model, index.manifest.class_map)
+        augmentation = build_augmentation(config.transforms)
+        callbacks, loggers = build_callbacks(config), build_loggers(config)
+        record = _open_run(folder, identity, record, hardware)
+        log.open(folder.log)
+        with _status(folder):
+            _write_data(folder, index)
+            spec = preprocess_spec(config)
+            card = _card(config, index, spec, record["id"])
+            data = ImageDataModule(
+                index.manifest, config.data, spec, transform=augmentation, seed=config.seed
+            )
+            with _stage(folder, "fit"):
+                best = train_network(
+                    config, folder, hardware, network, card, data, callbacks, loggers
+                )
+                folder.update_record({"best": best})
+            return _finish(config, folder, index, hardware, best, data.workers)
+
+
+def train(overrides: Sequence[str], *, root: str = "train", out: Path | str) -> Run:
+    """Train from Python: the same run as ``classifier train OVERRIDES hydra.run.dir=OUT``.
+
+    Args:
+        overrides: As on the command line, for example ``["data.data_root=images"]``.
+        root: Name of the root configuration.
+        out: Run folder.
+
+    Raises:
+        ClassifierTrainingError: What the user can mend; see ``errors``.
+    """
+    from classifier_training.config.compose import allowed_modules, compose_config, make_strict
+    from classifier_training.config.validate import validate
+
+    composed = compose_config(make_strict(list(overrides)), root=root)
+    config = validate(composed, allow_modules=allowed_modules(list(overrides)))
+    command = f"train({list(overrides)!r}, root={root!r}, out={str(out)!r})"
+    return fit(config, RunFolder(Path(out), resume_command=command), command)
+
+
+def preprocess_spec(config: Config) -> PreprocessSpec:
+    """Derive the evaluation preprocessing, once, for everything that needs it."""
+    red, green, blue = config.transforms.mean
+    std_red, std_green, std_blue = config.transforms.std
+    return PreprocessSpec(
+        config.transforms.image_size,
+        config.transforms.resize,
+        (red, green, blue),
+        (std_red, std_green, std_blue),
+    )
+
+
+def _finish(
+    config: Config,
+    folder: RunFolder,
+    index: DataIndex,
+    hardware: Hardware,
+    best: dict[str, Any],
+    workers: int,
+) -> Run:
+    """Evaluate the best checkpoint as it lies on disk, export it, and close the record."""
+    model = load_model(folder.best)
+    with _stage(folder, "evaluate"):
+        evaluations = {
+            split: _evaluate(model, folder, index, split, config, hardware, workers)
+            for split in ("val", "test")
+            if len(index.manifest.rows(split))
+        }
+    _require_same_score(config, best, evaluations["val"])
+    with _stage(folder, "export"):
+        val = evaluations["val"]
+        exported = export_verified(
+            folder, model, index.manifest, val.rows, val.logits, opset=config.export.opset
+        )
+        logger.info("export: onnxruntime follows torch: {}", exported.agreement)
+    folder.update_record({"status": "finished"})
+    return load_run(folder.path)
+
+
+def _evaluate(
+    model: TrainedModel,
+    folder: RunFolder,
+    index: DataIndex,
+    split: str,
+    config: Config,
+    hardware: Hardware,
+    workers: int,
+) -> Evaluation:
+    with progress(f"evaluate {split}") as on_images:
+        evaluation = evaluate_split(
+            model,
+            index.manifest,
+            split,
+            batch_size=config.data.batch_size,
+            workers=workers,
+            device=torch.device(hardware.device.kind),
+            on_images=on_images,
+        )
+    write_evaluation(evaluation, index.manifest, folder.evaluation(split))
+    return evaluation
+
+
+def _require_same_score(config: Config, best: dict[str, Any], val: Evaluation) -> None:
+    """Refuse to export when the reloaded checkpoint does not score what training measured."""
+    prefix, _, name = str(best["metric"]).partition("/")
+    if prefix != "val" or config.trainer.limit_val_batches != 1.0:
+        return  # the raw weights were monitored, or only a part of val was scored
+    measured = val.scores.value(name)
+    # A tie that another kernel breaks the other way may move one image, no more.
+    allowed = 2.0 / val.scores.images
+    if abs(measured - best["score"]) > allowed:
+        raise ExportError(
+            f"the reloaded best checkpoint scores {best['metric']} {measured:.6f}, "
+            f"but training measured {best['score']:.6f}",
+            expected="the same score: what is exported must be what was measured",
+            mend="this is a fault of this program or of the machine; please report it with log.txt",
+        )
+
+
+def _identity(config: Config, index: DataIndex, command: str) -> Identity:
+    content = absolute_data_root(config.model_dump())
+    return Identity(content, index.manifest.fingerprint(), command, config.resume)
+
+
+def _is_finished(record: dict[str, Any], config: Config) -> bool:
+    done = record["status"] == "finished"
+    return done and int(record["max_epochs"]) >= config.trainer.max_epochs
+
+
+def _open_run(
+    folder: RunFolder, identity: Identity, record: dict[str, Any] | None, hardware: Hardware
+) -> dict[str, Any]:
+    facts = {
+        "max_epochs": identity.config["trainer"]["max_epochs"],
+        "parent": identity.config["ckpt_path"] or identity.config["task"]["checkpoint_path"],
+        "git": git_state(),
+        "versions": versions(),
+        "hardware": {
+            **machine(),
+            "device": hardware.device.name,
+            "precision": hardware.precision,
+            "reason": hardware.reason,
+        },
+    }
+    if record is None:
+        start_record(folder, identity, facts)
+        logger.info("run: new, in {}", folder.path)
+    else:
+        changes = adopt_changes(folder, identity)
+        known = [*record["changes"], *changes]
+        folder.update_record({**facts, "status": "running", "changes": known})
+        logger.info("run: going on with {} in {}", record["id"], folder.path)
+        for change in changes:
+            logger.warning("run: changed since it began: {}", change)
+    logger.info(
+        "hardware: {}, precision {} ({})",
+        hardware.device.name,
+        hardware.precision,
+        hardware.reason,
+    )
+    return folder.read_record()
+
+
+def _write_data(folder: RunFolder, index: DataIndex) -> None:
+    with replacing(folder.manifest) as path:
+        index.manifest.write(path)
+    write_json(folder.statistics, statistics(index))
+
+
+def _card(config: Config, index: DataIndex, spec: PreprocessSpec, run_id: str) -> ModelCard:
+    return ModelCard(
+        run_id=run_id,
+        model_name=config.model.name,
+        channels_last=config.model.channels_last,
+        class_map=index.manifest.class_map,
+        spec=spec,
+        averaged=config.ema.enabled,
+    )
+
+
+@contextlib.contextmanager
+def _stage(folder: RunFolder, name: str) -> Iterator[None]:
+    """Add the wall time of a stage to the record, over all parts of the run."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        times = folder.read_record()["stages_s"]
+        total = times.get(name, 0.0) + time.monotonic() - started
+        folder.update_record({"stages_s": {**times, name: round(total, 3)}})
+
+
+@contextlib.contextmanager
+def _status(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except InterruptedRunError:
+        folder.update_record({"status": "interrupted"})
+        raise
+    except ClassifierTrainingError:
+        folder.update_record({"status": "failed"})
+        raise

@@ -1,0 +1,147 @@
+"""Training until the best epoch is known: a fresh start, a resume, or nothing left to do."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from loguru import logger
+
+from classifier_training.artifacts.checkpoint import ModelCard, unpack_card
+from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.config.schema import Config
+from classifier_training.data.balance import drawing_weights
+from classifier_training.data.datamodule import ImageDataModule
+from classifier_training.errors import ResumeError
+from classifier_training.models.classifier import Classifier
+from classifier_training.models.weights import read_checkpoint
+from classifier_training.runtime.files import replacing
+from classifier_training.training.checkpoint import RunCheckpoint
+from classifier_training.training.hardware import Hardware
+from classifier_training.training.module import ClassifierModule
+from classifier_training.training.signals import StopSignals
+from classifier_training.training.start import build_loss
+from classifier_training.training.trainer import build_trainer
+
+
+def train_network(
+    config: Config,
+    folder: RunFolder,
+    hardware: Hardware,
+    network: Classifier,
+    card: ModelCard,
+    data: ImageDataModule,
+    callbacks: list[Callback],
+    loggers: list[Logger],
+) -> dict[str, Any]:
+    """Train and return the best epoch: ``epoch``, ``metric``, ``score``.
+
+    Raises:
+        DivergedError: The loss is not finite.
+        InterruptedRunError: A signal stopped the run; it is saved.
+        ResumeError: The checkpoint to go on from does not fit.
+    """
+    signals = StopSignals()
+    checkpoint = RunCheckpoint(
+        folder,
+        monitor=config.checkpoint.monitor,
+        save_top_k=config.checkpoint.save_top_k,
+        signals=signals,
+    )
+    start = _start_from(config, folder, card)
+    if start is None or not _is_trained(start, checkpoint, config):
+        module = ClassifierModule(
+            network, build_loss(config, data.manifest), card, config, data.manifest.describe
+        )
+        trainer = build_trainer(config, hardware, folder, checkpoint, callbacks, loggers)
+        _announce(config, data)
+        try:
+            trainer.fit(module, data, ckpt_path=start, weights_only=True)
+        finally:
+            signals.uninstall()
+        _report_steps(module, trainer)
+    return {
+        "epoch": checkpoint.best_epoch,
+        "metric": config.checkpoint.monitor,
+        "score": checkpoint.best_score,
+    }
+
+
+def _start_from(config: Config, folder: RunFolder, card: ModelCard) -> Path | None:
+    """Return the checkpoint to go on from, after checking that it fits."""
+    given = config.start_checkpoint
+    path = folder.last if folder.last.exists() else Path(given) if given else None
+    if path is None:
+        return None
+    stored = unpack_card(read_checkpoint(path), path)
+    for what, ours, theirs in (
+        ("model", card.model_name, stored.model_name),
+        ("classes", card.class_map.names, stored.class_map.names),
+        ("preprocessing", card.spec, stored.spec),
+        ("ema.enabled", card.averaged, stored.averaged),
+    ):
+        if ours != theirs:
+            raise ResumeError(
+                f"{path} has another {what}: {theirs!r:.200}",
+                expected=f"{ours!r:.200}",
+                mend="go on with the configuration of that run, or start a new run from its "
+                "weights: model.init_from",
+            )
+    if path != folder.last and (parent_best := path.with_name(folder.best.name)).exists():
+        with replacing(folder.best) as temporary:
+            shutil.copyfile(parent_best, temporary)
+    logger.info("run: going on from {}", path)
+    return path
+
+
+def _is_trained(start: Path, checkpoint: RunCheckpoint, config: Config) -> bool:
+    """Say whether nothing is left to train, and if so restore what the checkpoint knows."""
+    state = read_checkpoint(start)["callbacks"][checkpoint.state_key]
+    done = len(state["rows"])
+    if not state["stopped_early"] and done < config.trainer.max_epochs:
+        return False
+    checkpoint.load_state_dict(state)
+    return True
+
+
+def _announce(config: Config, data: ImageDataModule) -> None:
+    batches = len(data.sampler())
+    logger.info(
+        "training: {} epochs of {} batches of {}, {} loader processes",
+        config.trainer.max_epochs,
+        batches,
+        config.data.batch_size,
+        data.workers,
+    )
+    if config.data.sampler == "weighted":
+        _show_draws(data)
+
+
+def _show_draws(data: ImageDataModule) -> None:
+    """Show, for each class, how many images there are, are expected and are drawn in epoch 0."""
+    manifest = data.manifest
+    rows = manifest.rows("train")
+    labels = manifest.labels[rows]
+    expected = drawing_weights(labels) * len(rows)
+    drawn = manifest.labels[data.sampler().order(0)]
+    for index, name in enumerate(manifest.class_map.names):
+        logger.info(
+            "sampler: {:<20} {:>6} images, {:>7.1f} expected, {:>6} drawn in the first epoch",
+            name,
+            int((labels == index).sum()),
+            float(expected[labels == index].sum()),
+            int((drawn == index).sum()),
+        )
+
+
+def _report_steps(module: ClassifierModule, trainer: pl.Trainer) -> None:
+    if module.skipped_steps:
+        logger.warning(
+            "training: {} of {} optimiser steps were skipped by the gradient scaler (overflow)",
+            module.skipped_steps,
+            trainer.global_step,
+        )

@@ -1,0 +1,181 @@
+"""The network in training: steps, scores, averaged weights, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from classifier_training.artifacts.checkpoint import ModelCard, pack_card
+from classifier_training.config.schema import Config
+from classifier_training.data.dataset import Batch
+from classifier_training.metrics.classification import ClassificationMetrics
+from classifier_training.models.classifier import Classifier
+from classifier_training.models.normalize import Normalize
+from classifier_training.training.ema import Ema
+from classifier_training.training.finite import FiniteGuard, require_finite_weights
+from classifier_training.training.optimizers import build_optimizer
+from classifier_training.training.schedule import WarmupCosine
+
+
+class StepOutput(TypedDict):
+    """What callbacks may read after a validation step; tensors stay on the device.
+
+    Attributes:
+        logits: ``(N, C)`` float32 of the scored weights.
+        labels: ``(N,)`` int64.
+        indices: ``(N,)`` int64 manifest indices.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class ClassifierModule(pl.LightningModule):
+    """Trains ``net`` and scores its average.
+
+    ``net`` (raw) and ``ema`` (averaged) are both submodules, so every checkpoint holds both under
+    the keys ``net.*`` and ``ema.module.*``, whichever hook saved it. Nothing is ever swapped.
+
+    Args:
+        net: The network.
+        loss: Maps logits and labels to a scalar.
+        card: What a checkpoint says about the network.
+        config: Optimiser, schedule, EMA and trainer sections are read.
+        name_of: Names the image of a manifest index.
+    """
+
+    def __init__(
+        self,
+        net: Classifier,
+        loss: nn.Module,
+        card: ModelCard,
+        config: Config,
+        name_of: Callable[[int], str],
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.ema = Ema(net, config.ema.decay) if config.ema.enabled else None
+        self.loss = loss
+        self.card = card
+        self.config = config
+        self.normalize = Normalize(card.spec)
+        classes = len(card.class_map)
+        self.train_scores = ClassificationMetrics(classes, persistent=True)
+        self.val_scores = ClassificationMetrics(classes, persistent=False)
+        self.raw_scores = (
+            ClassificationMetrics(classes, persistent=False)
+            if self.ema is not None and config.ema.score_raw
+            else None
+        )
+        self.guard = FiniteGuard(config.trainer.log_every_n_steps, name_of)
+        self.optimizer_steps = 0
+        self.skipped_steps = 0
+        if self.ema is not None:
+            # A CPU counter and weights that no gradient reaches: nothing for DDP to broadcast.
+            self._ddp_params_and_buffers_to_ignore = [
+                f"ema.{name}" for name in self.ema.state_dict()
+            ]
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network whose scores count: the average when there is one."""
+        return self.net if self.ema is None else self.ema.module
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the scalar loss of a batch."""
+        logits = self.net(self._input(batch))
+        loss: Tensor = self.loss(logits, batch.labels)
+        self.guard.observe(loss, batch.indices, self.global_step)
+        self.train_scores.update(logits, batch.labels, loss)
+        self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> StepOutput:
+        """Score a batch in full fp32, whatever the training precision."""
+        with torch.autocast(self.device.type, enabled=False):
+            images = self._input(batch)
+            logits = self.scored(images)
+            self.val_scores.update(logits, batch.labels)
+            if self.raw_scores is not None:
+                self.raw_scores.update(self.net(images), batch.labels)
+        return StepOutput(logits=logits, labels=batch.labels, indices=batch.indices)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the scores of the raw weights on augmented training images."""
+        self._log_scores("train", self.train_scores)
+        self.log("lr", self._learning_rate())
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores that decide which epoch is best."""
+        self._log_scores("val", self.val_scores)
+        if self.raw_scores is not None:
+            self._log_scores("val_raw", self.raw_scores)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Build AdamW and the schedule over the run's optimiser steps."""
+        total = int(self.trainer.estimated_stepping_batches)
+        per_epoch = total / self.config.trainer.max_epochs
+        schedule = WarmupCosine(
+            warmup_steps=round(self.config.schedule.warmup_epochs * per_epoch),
+            total_steps=total,
+            final_ratio=self.config.schedule.final_lr_ratio,
+        )
+        optimizer = build_optimizer(self.net, self.config.optimizer)
+        optimizer.register_step_post_hook(self._count_step)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule), "interval": "step"},
+        }
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step, and average at once: a checkpoint saved by any later hook holds this step's."""
+        before = self.optimizer_steps
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.optimizer_steps == before:
+            self.skipped_steps += 1  # the gradient scaler found an overflow
+        elif self.ema is not None:
+            self.ema.update_parameters(self.net)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Describe the network in the checkpoint; refuse to save what is not finite."""
+        self.guard.check()
+        require_finite_weights(self.state_dict().values(), "the weights")
+        pack_card(checkpoint, self.card)
+        checkpoint["steps"] = {"optimizer": self.optimizer_steps, "skipped": self.skipped_steps}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the step counts."""
+        self.optimizer_steps = checkpoint["steps"]["optimizer"]
+        self.skipped_steps = checkpoint["steps"]["skipped"]
+
+    def _input(self, batch: Batch) -> Tensor:
+        images: Tensor = self.normalize(batch.images)
+        if self.config.model.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def _log_scores(self, prefix: str, scores: ClassificationMetrics) -> None:
+        for name, value in scores.compute().items():
+            self.log(f"{prefix}/{name}", value)
+        scores.reset()
+
+    def _learning_rate(self) -> float:
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def _count_step(self, *_: Any) -> None:
+        self.optimizer_steps += 1

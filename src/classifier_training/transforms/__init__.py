@@ -1,0 +1,1 @@
+"""Training augmentation on single uint8 images."""

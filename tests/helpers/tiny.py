@@ -1,0 +1,35 @@
+"""A backbone small enough for tests, registered the way a user would register one."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights
+
+from classifier_training.models.backbones import BACKBONES, Backbone
+
+
+class TinyNet(nn.Module):
+    """Two convolutions with BatchNorm and a linear head; about 2,000 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.fc = nn.Linear(16, 1000)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to (N, 1000)."""
+        return self.fc(self.features(images))
+
+
+def register() -> None:
+    """Make ``model.name=tiny`` known (its published weights are never asked for)."""
+    BACKBONES["tiny"] = Backbone(TinyNet, ResNet18_Weights.DEFAULT, "fc")
