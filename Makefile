@@ -23,6 +23,8 @@ READY := $(VENV)/.ready
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13 python,$(if $(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo yes),$(p))))
 # Test processes: make test JOBS=1
 JOBS ?= auto
+# Where the demo writes; a second make demo goes on there
+DEMO ?= runs/demo
 # More arguments for pytest: make test ARGS='-k sidecar -x'
 ARGS ?=
 # make lock UPGRADE=--upgrade takes the newest versions; without it only what has to move moves.
@@ -57,10 +59,13 @@ endef
 
 .PHONY: demo
 demo: $(READY) ## Train, evaluate and export on synthetic jersey numbers
-# --- the body of the demo: begin ---
-	$(BIN)/classifier synth runs/demo/data --classes 12
-	$(BIN)/classifier train --config-name train_demo data.data_root=runs/demo/data hydra.run.dir=runs/demo/run
-# --- the body of the demo: end ---
+	test -d $(DEMO)/data || $(BIN)/classifier synth $(DEMO)/data --classes 12
+	$(BIN)/classifier train --config-name train_demo data.data_root=$(DEMO)/data hydra.run.dir=$(DEMO)/run
+	$(BIN)/classifier evaluate $(DEMO)/run --split test
+	$(BIN)/classifier export $(DEMO)/run
+	$(BIN)/classifier verify $(DEMO)/run
+	$(BIN)/classifier predict $(DEMO)/run $(DEMO)/data/test --out $(DEMO)/predictions.csv
+	@echo 'all of it lies in $(DEMO); make demo again shows that a finished run is left alone'
 
 .PHONY: test
 test: $(READY) ## Run the fast tests

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from classifier_training.artifacts.run_folder import Run
 from tests.helpers.data import write_folder
@@ -19,6 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _tiny_backbone() -> None:
+    # Threads cost more than they bring on tiny images, and several times that on a busy machine.
+    torch.set_num_threads(1)
     register()
 
 

@@ -30,6 +30,15 @@ class TinyNet(nn.Module):
         return self.fc(self.features(images))
 
 
+class DropoutNet(TinyNet):
+    """The same, drawing from the random stream at each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features.append(nn.Dropout(0.5))
+
+
 def register() -> None:
     """Make ``model.name=tiny`` known (its published weights are never asked for)."""
     BACKBONES["tiny"] = Backbone(TinyNet, ResNet18_Weights.DEFAULT, "fc")
+    BACKBONES["dropout"] = Backbone(DropoutNet, ResNet18_Weights.DEFAULT, "fc")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from classifier_training.artifacts.run_folder import SCHEMA_VERSION, RunFolder
 from classifier_training.errors import ResumeError
@@ -140,7 +139,7 @@ def _differences(folder: RunFolder, identity: Identity, record: dict[str, Any]) 
 def _stored_config(folder: RunFolder) -> dict[str, Any]:
     try:
         stored = OmegaConf.to_container(OmegaConf.load(folder.config), resolve=False)
-    except (OSError, OmegaConfBaseException, ValueError) as error:
+    except Exception as error:  # YAML and OmegaConf have each their own
         raise ResumeError(
             f"cannot read {folder.config}: {error}",
             expected="the config.yaml that the run wrote",

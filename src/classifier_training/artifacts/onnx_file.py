@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import onnx
@@ -23,7 +24,7 @@ def write_onnx(model: TrainedModel, path: Path, *, opset: int) -> None:
         opset: ONNX operator set.
 
     Raises:
-        ExportError: The exporter cannot express the network.
+        ExportError: The exporter cannot express the network in this opset.
     """
     size = model.card.spec.image_size
     example = torch.zeros(2, 3, size, size)
@@ -39,14 +40,27 @@ def write_onnx(model: TrainedModel, path: Path, *, opset: int) -> None:
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ExportError(
-            f"cannot express {model.card.model_name} in ONNX opset {opset}: {error}",
-            expected="a network of operators that the opset has",
-            mend="another export.opset, or another model",
-        ) from error
+        raise _not_expressible(model, opset, _reason(error)) from error
     assert program is not None  # with dynamo=True a program is returned
     proto = program.model_proto
+    written = {item.domain: item.version for item in proto.opset_import}
+    if written.get("") != opset:  # torch converts between opsets, and only warns when it cannot
+        raise _not_expressible(model, opset, f"torch writes opset {written.get('')}")
     for key, value in onnx_metadata(model.card.class_map, model.card.spec).items():
         proto.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
+
+
+def _not_expressible(model: TrainedModel, opset: int, reason: str) -> ExportError:
+    return ExportError(
+        f"cannot express {model.card.model_name} in ONNX opset {opset}: {reason}",
+        expected="a network of operators that the opset has, and an opset that torch writes",
+        mend="another export.opset (18 to 23), or another model",
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of what made the exporter fail, without terminal colours."""
+    lines = str(error.__cause__ or error).strip().splitlines()
+    return re.sub(r"\x1b\[[0-9;]*m", "", lines[0]) if lines else type(error).__name__

@@ -41,9 +41,13 @@ def machine() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Return commit and whether there are uncommitted changes; None outside a checkout."""
+    """Return commit and whether there are uncommitted changes; None outside a checkout.
+
+    A package installed under somebody else's repository (``.venv`` in it) is outside.
+    """
     folder = Path(__file__).parent
-    commit = _git(folder, "rev-parse", "HEAD")
+    is_ours = _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is not None
+    commit = _git(folder, "rev-parse", "HEAD") if is_ours else None
     if commit is None:
         return None
     return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}

@@ -135,9 +135,20 @@ class Run:
         return float(self.record["best"]["score"])
 
     def metrics(self, split: str) -> dict[str, Any]:
-        """Return the content of ``evaluation/SPLIT/metrics.json``."""
+        """Return the content of ``evaluation/SPLIT/metrics.json``.
+
+        Raises:
+            ResumeError: The run has no evaluation of that split.
+        """
         path = self.folder.evaluation(split) / "metrics.json"
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ResumeError(
+                f"cannot read {path}: {error}",
+                expected="the evaluation of a split that the run has",
+                mend=f"classifier evaluate {self.folder.path} --split {split}",
+            ) from error
         return content
 
 

@@ -49,19 +49,17 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and the bar when there is a terminal."""
-        self._fit_started = time.monotonic()
+        self._fit_started = self._batch_started = time.monotonic()
         self._first_batch = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         if self._is_enabled and sys.stderr.isatty():
             self._bar = _rich_bar()
             self._bar.start()
+            self._new_task(trainer)  # a run that goes on inside an epoch does not start it
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show which epoch it is."""
         self._batch_started = time.monotonic()
-        if self._bar is not None:
-            for task in self._bar.task_ids:
-                self._bar.remove_task(task)
-            self._bar.add_task(_epoch_name(trainer), total=_batches(trainer), info="")
+        self._new_task(trainer)
 
     def on_train_batch_end(
         self,
@@ -100,6 +98,12 @@ class Progress(ProgressBar):
     ) -> None:
         """Remove the bar, so that the error stands alone."""
         self._stop()
+
+    def _new_task(self, trainer: pl.Trainer) -> None:
+        if self._bar is not None:
+            for task in self._bar.task_ids:
+                self._bar.remove_task(task)
+            self._bar.add_task(_epoch_name(trainer), total=_batches(trainer), info="")
 
     def _draw(self, trainer: pl.Trainer, batches_done: int) -> None:
         loss = trainer.callback_metrics.get("train/loss_step")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import io
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from classifier_training.runtime.files import replacing
 from classifier_training.runtime.images import IMAGE_EXTENSIONS
 from classifier_training.runtime.prediction_files import write_predictions
 from classifier_training.runtime.predictor import Prediction, Predictor
-from classifier_training.runtime.progress import OnProgress, progress
+from classifier_training.runtime.progress import progress
+from classifier_training.runtime.walking import walk_files
 
 _ENDINGS = (".csv", ".jsonl")
 
@@ -45,11 +48,7 @@ def run_predict(
         if out is None:
             _show(predictions, predictor.class_map, top_k)
             return EXIT_OK
-        with progress("predict") as report, replacing(out) as temporary:
-            # The ending chooses the format, so it must be that of the temporary file too.
-            named = temporary.with_suffix(out.suffix)
-            _drain(write_predictions(named, predictor.class_map, predictions), len(paths), report)
-            named.replace(temporary)
+        _write(out, predictor.class_map, predictions, len(paths))
         return EXIT_OK
 
     return guarded(task, debug=debug)
@@ -77,9 +76,7 @@ def expand(arguments: Iterable[str]) -> list[Path]:
 def _matches(argument: str) -> Iterator[Path]:
     path = Path(argument)
     if path.is_dir():
-        yield from sorted(
-            item for item in path.rglob("*") if item.suffix.lower() in IMAGE_EXTENSIONS
-        )
+        yield from _images_in(path)
     elif path.exists():
         yield path
     else:
@@ -88,13 +85,38 @@ def _matches(argument: str) -> Iterator[Path]:
                 yield Path(match)
 
 
+def _images_in(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"cannot list the folder {error.filename}: {error.strerror or error}",
+            expected="folders that this user may read",
+            mend="give read and search permission on it",
+        ) from error
+
+    for path in walk_files(folder, on_skip=lambda _: None, on_error=refuse):
+        if path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith("."):
+            yield path
+
+
+def _write(out: Path, class_map: ClassMap, predictions: Iterable[Prediction], total: int) -> None:
+    as_jsonl = out.suffix == ".jsonl"
+    try:
+        with progress("predict") as report, replacing(out) as temporary:
+            rows = write_predictions(temporary, class_map, predictions, as_jsonl=as_jsonl)
+            for done, _ in enumerate(rows, start=1):
+                report(done, total)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write --out {out}: {error.strerror or error}",
+            expected="a file in a folder that can be written, on a disk with room",
+            mend="choose another --out",
+        ) from error
+
+
 def _show(predictions: Iterable[Prediction], class_map: ClassMap, top_k: int) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     for item in predictions:
         order = np.argsort(-item.probabilities, kind="stable")[:top_k]
         shown = "  ".join(f"{class_map.names[i]} {item.probabilities[i]:.3f}" for i in order)
         print(f"{item.path}: {shown}", flush=True)
-
-
-def _drain(predictions: Iterator[Prediction], total: int, report: OnProgress) -> None:
-    for done, _ in enumerate(predictions, start=1):
-        report(done, total)

@@ -49,7 +49,8 @@ def _warmup_fits(config: Any) -> Problem | None:
 
 
 def _balanced_once(config: Any) -> Problem | None:
-    is_double = config.data.sampler != "none" and config.loss.class_weights != "none"
+    is_weighted = config.loss.class_weights in ("inverse", "effective")
+    is_double = config.data.sampler == "weighted" and is_weighted
     if not is_double or config.data.allow_double_balance:
         return None
     return Problem(
@@ -70,6 +71,33 @@ def _one_start(config: Any) -> Problem | None:
             "give one: ckpt_path goes on with a run, init_from starts a new one from its weights",
         )
     return None
+
+
+def _shares_leave_some(config: Any) -> Problem | None:
+    split = config.data.split
+    if split.val + split.test < 1:
+        return None
+    return Problem(
+        "data.split",
+        f"val={split.val} and test={split.test} leave nothing for train",
+        "make them smaller: together below 1",
+    )
+
+
+def _raw_beside_averaged(config: Any) -> Problem | None:
+    if config.ema.enabled or not config.ema.score_raw:
+        return None
+    return Problem(
+        "ema.score_raw",
+        "without averaged weights (ema.enabled=false) the raw ones are scored anyway",
+        "set ema.score_raw=false, or ema.enabled=true",
+    )
+
+
+def _cpu_processes_counted(config: Any) -> Problem | None:
+    if config.trainer.accelerator != "cpu" or config.trainer.devices != -1:
+        return None
+    return Problem("trainer.devices", "-1 means all GPUs; the CPU has none", "use 1")
 
 
 def _scaler_needs_gpu(config: Any) -> Problem | None:
@@ -105,6 +133,9 @@ _RULES: tuple[Callable[[Any], Problem | None], ...] = (
     _warmup_fits,
     _balanced_once,
     _one_start,
+    _shares_leave_some,
+    _raw_beside_averaged,
+    _cpu_processes_counted,
     _scaler_needs_gpu,
     _something_to_train_frozen,
     _rows_have_columns,

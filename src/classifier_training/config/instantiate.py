@@ -36,7 +36,9 @@ def instantiate(spec: Mapping[str, Any], base: type[T], where: str) -> T:
     try:
         inspect.signature(cls).bind(**arguments)
         return cls(**arguments)
-    except (TypeError, ValueError, ModuleNotFoundError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # each library has its own for arguments that it dislikes
         raise ConfigError(
             f"{where}: {cls.__name__} refuses its arguments: {error}",
             expected=f"{cls.__name__}{inspect.signature(cls)}",

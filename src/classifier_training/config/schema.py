@@ -14,6 +14,8 @@ from classifier_training.config.choices import ResizeMode
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
 PositiveInt = Annotated[int, Field(ge=1)]
+# KEY= on the command line is an empty string; as a path that would be the working directory.
+Text = Annotated[str, Field(min_length=1)]
 Batches = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 Target = dict[str, Any]
 
@@ -21,7 +23,9 @@ Target = dict[str, Any]
 class Section(BaseModel):
     """A part of the configuration: frozen, strict about types, closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class SplitConfig(Section):
@@ -35,29 +39,36 @@ class SplitConfig(Section):
 class FieldsConfig(Section):
     """Names of the columns (CSV) or keys (JSONL) of a row."""
 
-    image: str
-    label: str
-    metadata: str | None
-    split: str | None
+    image: Text
+    label: Text
+    metadata: Text | None
+    split: Text | None
 
 
 class DataConfig(Section):
     """Where the labelled images are and how they are fed."""
 
     source: Literal["folder", "jsonl", "csv"]
-    data_root: str
-    train_path: str | None
-    val_path: str | None
-    test_path: str | None
+    data_root: Text
+    train_path: Text | None
+    val_path: Text | None
+    test_path: Text | None
     split: SplitConfig
     fields: FieldsConfig | None
-    classes: list[str] | str | None
+    classes: Annotated[list[Text], Field(min_length=2)] | Text | None
     on_empty_label: Literal["error", "skip"]
     batch_size: PositiveInt
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"]
     prefetch_factor: PositiveInt
     sampler: Literal["none", "weighted"]
     allow_double_balance: bool
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_distinct(cls, value: list[str] | str | None) -> list[str] | str | None:
+        if isinstance(value, list) and len(set(value)) < len(value):
+            raise ValueError("each class name may stand once")
+        return value
 
 
 class TransformsConfig(Section):
@@ -87,10 +98,10 @@ class TransformsConfig(Section):
 class ModelConfig(Section):
     """Backbone, its starting weights, and what of it is trained."""
 
-    name: str
-    weights: str | None
+    name: Text
+    weights: Text | None
     freeze: bool
-    init_from: str | None
+    init_from: Text | None
     channels_last: bool
 
 
@@ -123,7 +134,7 @@ class TrainerConfig(Section):
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: Annotated[int, Field(ge=-1)]
-    strategy: str
+    strategy: Literal["auto", "ddp"]
     num_nodes: PositiveInt
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
     max_epochs: PositiveInt
@@ -157,7 +168,7 @@ class EmaConfig(Section):
 class CheckpointConfig(Section):
     """Which epochs are kept."""
 
-    monitor: str
+    monitor: Text
     save_top_k: Annotated[int, Field(ge=0)]
 
 
@@ -171,7 +182,7 @@ class ExportConfig(Section):
 class TaskConfig(Section):
     """Keys as the sibling's launcher spells them."""
 
-    checkpoint_path: str | None
+    checkpoint_path: Text | None
 
 
 class Config(Section):
@@ -179,9 +190,9 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     resume: Literal["auto", "never"]
-    ckpt_path: str | None
+    ckpt_path: Text | None
     task: TaskConfig
-    allow_modules: list[str]
+    allow_modules: list[Text]
     data: DataConfig
     transforms: TransformsConfig
     model: ModelConfig

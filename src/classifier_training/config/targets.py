@@ -27,7 +27,7 @@ LearningRateMonitor ModelCheckpoint ModelSummary OnExceptionCheckpoint RichModel
 SpikeDetection ThroughputMonitor Timer
 """
 
-_LOGGERS = "CometLogger CSVLogger LitLogger MLFlowLogger TensorBoardLogger WandbLogger"
+_LOGGERS = "CometLogger CSVLogger MLFlowLogger TensorBoardLogger WandbLogger"
 
 # Public names of the libraries that are left out, with the reason that a user is told.
 EXCLUDED: Mapping[str, str] = {
@@ -97,6 +97,7 @@ EXCLUDED: Mapping[str, str] = {
             "LambdaCallback",
         )
     },
+    "lightning.pytorch.loggers.LitLogger": "it is no Logger of lightning.pytorch",
     "lightning.pytorch.loggers.Logger": "it is a base class",
 }
 
@@ -159,14 +160,18 @@ def _refused(where: str, value: object, allowed: frozenset[str]) -> Problem:
         return Problem(where, f"{value!r} is not a class name", "give a dotted class name")
     if value in EXCLUDED:
         return Problem(where, f"{value} cannot be used here: {EXCLUDED[value]}", "remove it")
-    close = difflib.get_close_matches(value, sorted(allowed), n=1, cutoff=0.6)
-    hint = f"did you mean {close[0]}? " if close else ""
-    module = value.rpartition(".")[0] or value
-    return Problem(
-        where,
-        f"{value} is not a known class",
-        f"{hint}for a class of your own add allow_modules=[{module}] to the command",
-    )
+    return Problem(where, f"{value} is not a known class", _how_to_name(value, allowed))
+
+
+def _how_to_name(value: str, allowed: frozenset[str]) -> str:
+    module, _, name = value.rpartition(".")
+    same_name = [known for known in sorted(allowed) if known.rpartition(".")[2] == name]
+    close = same_name or difflib.get_close_matches(value, sorted(allowed), n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]}?"
+    if not module:
+        return "give the full dotted name of the class"
+    return f"for a class of your own add allow_modules=[{module}] to the command"
 
 
 def _missing_targets(config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -180,11 +185,14 @@ def _missing_targets(config: Mapping[str, Any]) -> Iterator[Problem]:
         entries = config.get(section) or {}
         for name, item in entries.items() if isinstance(entries, dict) else ():
             if isinstance(item, dict) and "_target_" not in item:
-                known = ", ".join(entries)
+                others = [str(other) for other in entries if other != name]
+                close = difflib.get_close_matches(str(name), others, n=1)
+                hint = f"did you mean {section}.{close[0]}?" if close else "check the name"
                 yield Problem(
                     f"{section}.{name}",
-                    "_target_ is missing",
-                    f"check the name ({section} has: {known}), or name the class with _target_",
+                    f"there is no such entry, and a new one needs a _target_ "
+                    f"({section} has: {', '.join(others) or 'none'})",
+                    hint,
                 )
 
 

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from classifier_training.config.compose import unresolved
 from classifier_training.config.conflicts import conflicts
 from classifier_training.config.schema import Config
 from classifier_training.config.targets import special_key_problems, target_problems
@@ -42,10 +43,10 @@ def validate(composed: DictConfig, *, allow_modules: list[str]) -> Config:
         ConfigError: With every problem: unknown keys, wrong types and ranges, unset values,
             sections that contradict each other, classes that may not be used.
     """
-    missing = sorted(OmegaConf.missing_keys(composed))
-    problems = [Problem(key, "is not set", _how_to_set(key)) for key in missing]
     content = _resolve(composed)
-    if list(content.get("allow_modules") or []) != allow_modules:
+    missing = sorted(_missing_keys(content, ""))
+    problems = [Problem(key, "is not set", _how_to_set(key)) for key in missing]
+    if _as_list(content.get("allow_modules")) != allow_modules:
         problems.append(
             Problem(
                 "allow_modules",
@@ -59,7 +60,7 @@ def validate(composed: DictConfig, *, allow_modules: list[str]) -> Config:
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
-        problems.extend(_problems_of(error, skip=set(missing)))
+        problems.extend(_problems_of(error, skip={problem.key for problem in problems}))
     problems.extend(conflicts(config or _as_namespace(content)))
     if problems or config is None:
         raise ConfigError(
@@ -69,6 +70,20 @@ def validate(composed: DictConfig, *, allow_modules: list[str]) -> Config:
             problems=tuple(problems),
         )
     return config
+
+
+def _missing_keys(node: Any, prefix: str) -> Iterator[str]:
+    if node == "???":
+        yield prefix
+    children = node.items() if isinstance(node, dict) else ()
+    for key, value in children:
+        yield from _missing_keys(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _as_list(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [] if value is None else [value]
 
 
 def _as_namespace(node: Any) -> Any:
@@ -86,20 +101,21 @@ def _resolve(composed: DictConfig) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
-        raise ConfigError(
-            f"a value refers to something that does not exist: {str(error).splitlines()[0]}",
-            expected="${...} to name an existing key",
-            mend="correct the reference",
-        ) from error
+        raise unresolved(error) from error
     assert isinstance(content, dict)  # a DictConfig becomes a dict
     return {str(key): value for key, value in content.items()}
 
 
 def _problems_of(error: ValidationError, skip: set[str]) -> Iterator[Problem]:
     seen: set[str] = set()
-    for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in _real_path(item["loc"]))
-        if where in skip:
+    items = [
+        (item, ".".join(str(part) for part in _real_path(item["loc"])))
+        for item in error.errors(include_url=False)
+    ]
+    for item, where in items:
+        # A list that is no string either is of no interest when one of its members is wrong.
+        is_parent = any(other.startswith(f"{where}.") for _, other in items)
+        if where in skip or is_parent:
             continue
         if item["type"] == "extra_forbidden":
             yield _unknown_key(item, where)
@@ -131,7 +147,8 @@ def _wrong_value(error: ValidationError, item: ErrorDetails, where: str) -> Prob
         if _real_path(other["loc"]) == path
     ]
     allowed = " or ".join(dict.fromkeys(reason[0].lower() + reason[1:] for reason in reasons))
-    quoted = ' (quote it in YAML: "00")' if path[:2] == ("data", "classes") else ""
+    is_label = path[:2] == ("data", "classes") and len(path) == 3
+    quoted = ' (quote it in YAML: "00")' if is_label else ""
     return Problem(where, f"{item['input']!r} does not fit", f"{allowed}{quoted}")
 
 

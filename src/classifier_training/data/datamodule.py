@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
@@ -45,6 +46,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.workers = resolve_workers(config.num_workers)
         self._transform = transform
         self._seed = seed
+        self._start = (0, 0)
 
     def sampler(self, *, epoch: int = 0, start_batch: int = 0) -> EpochBatchSampler:
         """Return the training sampler, starting inside an epoch when a run goes on."""
@@ -62,13 +64,11 @@ class ImageDataModule(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the training loader at the position that the trainer was restored to."""
-        assert self.trainer is not None
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        sampler = self.sampler(epoch=self.trainer.current_epoch, start_batch=done)
+        """Return the training loader, at the position that the checkpoint was saved at."""
+        epoch, start_batch = self._start
         return training_loader(
             TrainingDataset(self.manifest, self.spec, self._transform, self._seed),
-            sampler,
+            self.sampler(epoch=epoch, start_batch=start_batch),
             workers=self.workers,
             prefetch=self.config.prefetch_factor,
             pin_memory=self._pins(),
@@ -85,6 +85,22 @@ class ImageDataModule(pl.LightningDataModule):
             workers=self.workers,
             pin_memory=self._pins(),
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the next training batch comes from: its epoch, and its place in it."""
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        epoch = loop.epoch_progress.state_dict()["current"]["processed"]
+        is_inside = epoch == self.trainer.current_epoch
+        done = loop.epoch_loop.batch_progress.current.ready if is_inside else 0
+        return {"epoch": epoch, "start_batch": done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Lightning calls this before it asks for the loader, but restores its own counters after.
+        """
+        self._start = (state_dict["epoch"], state_dict["start_batch"])
 
     def on_before_batch_transfer(
         self, batch: Batch | ClassifierTrainingError, dataloader_idx: int

@@ -11,7 +11,7 @@ from loguru import logger
 
 from classifier_training.config.schema import DataConfig
 from classifier_training.data.manifest import Manifest
-from classifier_training.data.records import SPLITS, Intake, Record
+from classifier_training.data.records import SPLITS, Intake, Record, is_file
 from classifier_training.data.sources import read_source
 from classifier_training.data.splits import assign_splits
 from classifier_training.errors import DataError
@@ -43,9 +43,10 @@ def index_data(config: DataConfig) -> DataIndex:
     intake = read_source(config)
     records = _without_repeats(intake)
     records, split_note = assign_splits(records, config.split)
+    _require_images(records, intake.root)
     class_map = _class_map(config, records, intake.root)
     _refuse_unknown(intake, records, class_map)
-    _require_images(records, config, intake.root)
+    _require_batch(records, config)
     manifest = Manifest.build(records, class_map, intake.root)
     notes = (*((split_note,) if split_note else ()), *_absent_notes(manifest))
     index = DataIndex(manifest, dict(intake.skipped), notes)
@@ -89,32 +90,37 @@ def _class_map(config: DataConfig, records: list[Record], root: Path) -> ClassMa
 
 def _read_class_file(name: str, root: Path) -> tuple[str, ...]:
     path = Path(os.path.expanduser(name))
-    path = path if path.is_file() else root / path
+    path = path if is_file(path) else root / path
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise DataError(
             f"cannot read data.classes={name}: {error}",
             expected="a UTF-8 text file with one class name a line, or a list",
             mend="correct the path (absolute, or relative to data.data_root)",
         ) from error
-    return tuple(line for line in lines if line)
+    # Reading made every line end "\n"; str.splitlines would also cut at characters inside a name.
+    return tuple(line for line in text.split("\n") if line.strip())
 
 
 def _refuse_unknown(intake: Intake, records: list[Record], class_map: ClassMap) -> None:
+    hints: dict[str, str] = {}  # looking for a close name is slow; a label may stand in many rows
     for record in records:
-        if record.label not in class_map:
-            close = class_map.closest(record.label)
-            hint = f"; did you mean {close!r}?" if close else ""
-            intake.fault(
-                record.source,
-                record.line,
-                f"label {record.label!r} ({record.split}) is no class of the training data{hint}",
-            )
+        label = record.label
+        if label in class_map:
+            continue
+        if label not in hints:
+            close = class_map.closest(label)
+            hints[label] = f"; did you mean {close!r}?" if close else ""
+        intake.fault(
+            record.source,
+            record.line,
+            f"label {label!r} ({record.split}) is no class of the training data{hints[label]}",
+        )
     intake.raise_faults()
 
 
-def _require_images(records: list[Record], config: DataConfig, root: Path) -> None:
+def _require_images(records: list[Record], root: Path) -> None:
     counts = Counter(record.split for record in records)
     for split in ("train", "val"):
         if not counts[split]:
@@ -124,12 +130,15 @@ def _require_images(records: list[Record], config: DataConfig, root: Path) -> No
                 expected="at least one image for train and for val",
                 mend=f"give data.{split}_path=PATH, or add images (a class of one stays in train)",
             )
-    if config.batch_size > counts["train"]:
+
+
+def _require_batch(records: list[Record], config: DataConfig) -> None:
+    count = sum(record.split == "train" for record in records)
+    if config.batch_size > count:
         raise DataError(
-            f"data.batch_size={config.batch_size} is larger than the "
-            f"{counts['train']} training images",
+            f"data.batch_size={config.batch_size} is larger than the {count} training images",
             expected="at least one full batch",
-            mend=f"data.batch_size={max(1, counts['train'] // 4)}",
+            mend=f"data.batch_size={max(1, count // 4)}",
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +39,7 @@ def training_loader(
         prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_leave_process_group,
         generator=torch.Generator(),
     )
 
@@ -64,7 +64,7 @@ def evaluation_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_leave_process_group,
         generator=torch.Generator(),
     )
 
@@ -73,11 +73,11 @@ def _as_is(loaded: Any) -> Any:
     return loaded  # the dataset already makes whole batches
 
 
-def _ignore_signals(_worker: int) -> None:
+def _leave_process_group(_worker: int) -> None:
     """Leave SIGTERM and SIGINT to the main process.
 
-    Both reach the whole process group; a worker that dies of one would surface as a crash in
-    mid-batch, before the main process could save.
+    Terminals and supervisors send both to the whole process group; a worker that dies of one
+    would surface as a crash in mid-batch, before the main process could save. Ignoring SIGTERM
+    instead would also ignore the main process, which ends leftover workers with it.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgid(0, 0)

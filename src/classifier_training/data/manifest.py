@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -69,8 +70,7 @@ class Manifest:
             DataError: It is damaged, or holds labels that the class map does not.
         """
         try:
-            with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-                rows = list(csv.DictReader(file))
+            rows = _read_rows(path)
             records = [
                 Record(
                     row["path"],
@@ -84,7 +84,7 @@ class Manifest:
             ]
             hashes = b"".join(bytes.fromhex(row["hash"]) for row in rows)
             return cls._from_rows(records, class_map, root, hashes)
-        except (OSError, KeyError, ValueError, csv.Error) as error:
+        except (OSError, LookupError, ValueError, TypeError, ArithmeticError, csv.Error) as error:
             raise DataError(
                 f"cannot read the manifest {path}: {error}",
                 expected="the manifest.csv that the run wrote",
@@ -156,6 +156,23 @@ class Manifest:
                         self.metadata[index],
                     )
                 )
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """Read the cells of a manifest.
+
+    Raises:
+        csv.Error: Not a table, or one whose rows do not have the columns.
+    """
+    limit = csv.field_size_limit(sys.maxsize)  # metadata may be long; the limit is for strangers
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            table = list(csv.reader(file, strict=True))
+    finally:
+        csv.field_size_limit(limit)
+    if not table or tuple(table[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in table):
+        raise csv.Error(f"not every row has the columns {', '.join(COLUMNS)}")
+    return [dict(zip(COLUMNS, row, strict=True)) for row in table[1:]]
 
 
 def _content_hash(file: Path) -> bytes:

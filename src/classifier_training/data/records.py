@@ -84,18 +84,39 @@ def inside(path: str, folder: Path, root: Path) -> Path | str:
         return "the image path is empty"
     if "\0" in path:
         return "the image path holds a NUL character"
-    if os.path.isabs(path) or path[1:3] in (":\\", ":/"):
+    if os.path.isabs(path) or path.startswith("\\\\") or path[1:3] in (":\\", ":/"):
         return f"the image path {path!r} is absolute; it must be relative to {folder}"
     joined = Path(os.path.normpath(folder / path))
+    return escape(joined, root) or joined
+
+
+def escape(path: Path, root: Path) -> str:
+    """Say how ``path`` leaves ``root``, links followed; empty when it stays inside."""
     try:
-        resolved = Path(os.path.realpath(joined))
+        resolved = Path(os.path.realpath(path))
     except (OSError, ValueError) as error:
-        return f"the image path {path!r} cannot be resolved: {error}"
+        return f"the image path {str(path)!r} cannot be resolved: {error}"
     if not resolved.is_relative_to(os.path.realpath(root)):
-        return f"the image path {path!r} leaves the data root {root}"
-    return joined
+        return f"the image path {str(path)!r} leaves the data root {root}"
+    return ""
 
 
 def relative_to_root(path: Path, root: Path) -> str:
     """Return ``path`` relative to ``root`` with forward slashes, absolute when outside."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a path that cannot be asked about (too long, no permission): no."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; see :func:`is_file`."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -13,13 +13,14 @@ import numpy.typing as npt
 import torch
 from loguru import logger
 
-from classifier_training.artifacts.checkpoint import TrainedModel, load_model
-from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.artifacts.checkpoint import TrainedModel
 from classifier_training.data.loading import resolve_workers
 from classifier_training.data.manifest import Manifest
-from classifier_training.errors import DataError
-from classifier_training.evaluation.inference import exact_fp32, infer
+from classifier_training.data.records import SPLITS
+from classifier_training.errors import ConfigError, DataError
+from classifier_training.evaluation.inference import exact_fp32, infer, usable_device
 from classifier_training.evaluation.scores import Scores, score
+from classifier_training.evaluation.stored_run import open_run
 from classifier_training.runtime.agreement import softmax
 from classifier_training.runtime.class_map import ClassMap
 from classifier_training.runtime.files import replacing, write_json
@@ -67,27 +68,26 @@ def evaluate(
         on_images: Called with (images done, images in all).
 
     Raises:
-        ResumeError: ``run`` is no run folder.
+        ResumeError: ``run`` is no run folder, or no epoch was finished in it.
         DataError: The split has no images, or one cannot be read.
+        ConfigError: The device cannot be used, or ``out`` cannot be written to.
     """
-    folder = RunFolder(Path(run))
-    record = folder.read_record()
-    model = load_model(folder.best)
-    manifest = Manifest.read(
-        folder.manifest, model.card.class_map, Path(data_root or record["data_root"])
-    )
+    usable = usable_device(device)
+    stored = open_run(run, data_root)
+    target = stored.folder.evaluation(split) if out is None else Path(out)
+    _require_images(stored.manifest, split)
+    _make_folder(target)
     exact_fp32()
     evaluation = evaluate_split(
-        model,
-        manifest,
+        stored.model,
+        stored.manifest,
         split,
         batch_size=batch_size,
         workers=resolve_workers("auto" if workers is None else workers),
-        device=torch.device(device),
+        device=usable,
         on_images=on_images,
     )
-    target = folder.evaluation(split) if out is None else Path(out)
-    write_evaluation(evaluation, manifest, target)
+    write_evaluation(evaluation, stored.manifest, target)
     return evaluation
 
 
@@ -102,13 +102,8 @@ def evaluate_split(
     on_images: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Compute logits and scores of a split; see :func:`evaluate`."""
+    _require_images(manifest, split)
     rows = manifest.rows(split)
-    if not len(rows):
-        raise DataError(
-            f"the run has no {split} images",
-            expected="a split with images",
-            mend="choose another with --split, or train with data that has it",
-        )
     done = 0
 
     def report(count: int) -> None:
@@ -134,7 +129,7 @@ def write_evaluation(evaluation: Evaluation, manifest: Manifest, folder: Path) -
 
     Each is replaced atomically; ``metrics.json`` comes last, so that where it is, all are.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     class_map, scores = manifest.class_map, evaluation.scores
     with replacing(folder / "predictions.csv") as path, _text(path) as file:
         write_evaluated(
@@ -160,6 +155,28 @@ def write_evaluation(evaluation: Evaluation, manifest: Manifest, folder: Path) -
         scores.estimates["f1_macro"],
         scores.images,
     )
+
+
+def _require_images(manifest: Manifest, split: str) -> None:
+    sizes = {name: len(manifest.rows(name)) for name in SPLITS}
+    if not sizes.get(split):
+        found = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+        raise DataError(
+            f"the run has no {split} images (it has: {found})",
+            expected="a split with images",
+            mend="choose another with --split, or train with data that has it",
+        )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the folder {path}: {error.strerror or error}",
+            expected="a folder to write to, or a path where one can be made",
+            mend="--out PATH (in Python out=PATH)",
+        ) from error
 
 
 def _text(path: Path) -> IO[str]:

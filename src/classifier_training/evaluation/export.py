@@ -14,24 +14,26 @@ import onnxruntime as ort
 import torch
 
 from classifier_training import __version__
-from classifier_training.artifacts.checkpoint import TrainedModel, load_model
+from classifier_training.artifacts.checkpoint import TrainedModel
 from classifier_training.artifacts.onnx_file import write_onnx
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.data.loading import resolve_workers
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ExportError
 from classifier_training.evaluation.inference import exact_fp32, infer
+from classifier_training.evaluation.stored_run import open_run
 from classifier_training.runtime.agreement import Agreement, compare_logits
 from classifier_training.runtime.files import replacing, write_json
 from classifier_training.runtime.golden import make_golden
 from classifier_training.runtime.images import read_image
-from classifier_training.runtime.predictor import open_session, run_session
+from classifier_training.runtime.predictor import Predictor, open_session, run_session
 from classifier_training.runtime.sidecar import (
     INPUT_NAME,
     OUTPUT_NAME,
     Sidecar,
     sha256_of,
 )
+from classifier_training.runtime.verification import verify_golden
 
 # More images would only repeat what these show; at 224 px on two cores they take seconds.
 MOST_VERIFIED = 512
@@ -62,26 +64,23 @@ def export(run: Path | str, *, opset: int = 18, data_root: Path | str | None = N
         data_root: Where the data lies now, if it moved.
 
     Raises:
-        ResumeError: ``run`` is no run folder.
+        ResumeError: ``run`` is no run folder, or no epoch was finished in it.
+        DataError: A validation image cannot be read.
         ExportError: onnxruntime does not reproduce torch; no file is left.
     """
-    folder = RunFolder(Path(run))
-    record = folder.read_record()
-    model = load_model(folder.best)
-    root = Path(data_root or record["data_root"])
-    manifest = Manifest.read(folder.manifest, model.card.class_map, root)
+    stored = open_run(run, data_root)
     exact_fp32()
-    rows = manifest.rows("val")[:MOST_VERIFIED]
+    rows = stored.manifest.rows("val")[:MOST_VERIFIED]
     logits = infer(
-        model,
-        manifest,
+        stored.model,
+        stored.manifest,
         rows,
         batch_size=32,
         workers=resolve_workers("auto"),
         device=torch.device("cpu"),
         on_images=lambda _: None,
     )
-    return export_verified(folder, model, manifest, rows, logits, opset=opset)
+    return export_verified(stored.folder, stored.model, stored.manifest, rows, logits, opset=opset)
 
 
 def export_verified(
@@ -113,6 +112,7 @@ def export_verified(
         session = open_session(temporary)
         agreement = verify(session, model, manifest, rows, logits)
         sidecar = _sidecar(folder, model, sha256_of(temporary), opset, agreement)
+        verify_golden(Predictor(session, sidecar, temporary))
     write_json(folder.sidecar, sidecar.to_json())
     return Exported(folder.onnx, folder.sidecar, agreement)
 
@@ -133,8 +133,11 @@ def verify(
 
     def run(indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         pixels = [spec.resize_image(read_image(manifest.file(int(index)))) for index in indices]
-        return run_session(session, spec.normalize(np.stack(pixels)))
+        return _run_exported(session, spec.normalize(np.stack(pixels)), len(model.card.class_map))
 
+    images = len(rows)
+    if images == 1:  # a batch of two needs a second image; the same one will do
+        rows, logits = rows.repeat(2), logits.repeat(2, axis=0)
     few = min(_FEW, len(rows))
     all_of_them = _in_batches(run, rows, 32)
     by_batch = {
@@ -153,7 +156,29 @@ def verify(
                 "checkpoint is intact and no ONNX file was written",
             )
     worst = max(by_batch.values(), key=lambda agreement: agreement.worst)
-    return Agreement(len(rows), worst.worst, 0, worst.worst_image)
+    return Agreement(images, worst.worst, 0, worst.worst_image)
+
+
+def _run_exported(
+    session: ort.InferenceSession, tensor: npt.NDArray[np.float32], classes: int
+) -> npt.NDArray[np.float32]:
+    """Run a batch; a graph with a batch size frozen into it fails here, or answers too much."""
+    try:
+        logits = run_session(session, tensor)
+    except Exception as error:
+        raise _not_dynamic(len(tensor), str(error).splitlines()[0]) from error
+    if logits.shape != (len(tensor), classes):
+        raise _not_dynamic(len(tensor), f"it returns shape {logits.shape}")
+    return logits
+
+
+def _not_dynamic(images: int, reason: str) -> ExportError:
+    return ExportError(
+        f"onnxruntime cannot run the exported network on {images} image(s): {reason}",
+        expected="one row of logits an image, at any batch size",
+        mend="write the network without branches on the batch size or on values; the checkpoint "
+        "is intact and no ONNX file was written",
+    )
 
 
 def _in_batches(

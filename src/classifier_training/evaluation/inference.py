@@ -12,6 +12,7 @@ from classifier_training.artifacts.checkpoint import TrainedModel
 from classifier_training.data.dataset import EvaluationDataset, unwrap
 from classifier_training.data.loading import evaluation_loader
 from classifier_training.data.manifest import Manifest
+from classifier_training.errors import ConfigError
 from classifier_training.models.normalize import Normalize
 
 
@@ -62,6 +63,24 @@ def infer(
         on_images(len(batch.labels))
     logits: npt.NDArray[np.float32] = torch.cat(parts).numpy()
     return logits
+
+
+def usable_device(name: str) -> torch.device:
+    """Return the torch device of a name.
+
+    Raises:
+        ConfigError: There is none of that name here, or it does not compute.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {name} cannot be used: {str(error).splitlines()[0]}",
+            expected="a device that torch can use here",
+            mend="--device cpu",
+        ) from error
+    return device
 
 
 def exact_fp32() -> None:

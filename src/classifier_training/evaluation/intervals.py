@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import stats
+from torch import Tensor
 
-from classifier_training.metrics.from_confusion import macro_scores
+from classifier_training.metrics.from_confusion import macro_of, macro_scores, per_class_of
 
 _RESAMPLES = 1000
 _SEED = 0
@@ -52,26 +53,33 @@ def macro_intervals(confusion: npt.NDArray[np.int64]) -> dict[str, Estimate]:
     Drawing images with replacement is drawing cells of the matrix from a multinomial, which needs
     no image at all.
     """
-    matrix = torch.from_numpy(confusion)
-    values = {name: float(value) for name, value in macro_scores(matrix).items()}
-    classes = confusion.shape[0]
-    cells = confusion.ravel()
-    occupied = np.flatnonzero(cells)
-    total = int(cells.sum())
     rng = np.random.default_rng(_SEED)
-    draws: dict[str, list[float]] = {name: [] for name in values}
-    for _ in range(_RESAMPLES // _CHUNK):
-        counts = rng.multinomial(total, cells[occupied] / total, size=_CHUNK)
-        for row in counts:
-            drawn = np.zeros_like(cells)
-            drawn[occupied] = row
-            scores = macro_scores(torch.from_numpy(drawn.reshape(classes, classes)))
-            for name, value in scores.items():
-                draws[name].append(float(value))
+    chunks = [_drawn_scores(confusion, rng) for _ in range(_RESAMPLES // _CHUNK)]
     return {
-        name: Estimate(value, *_percentiles(draws[name]), "bootstrap")
-        for name, value in values.items()
+        name: Estimate(
+            float(value),
+            *_percentiles(np.concatenate([chunk[name].numpy() for chunk in chunks])),
+            "bootstrap",
+        )
+        for name, value in macro_scores(torch.from_numpy(confusion)).items()
     }
+
+
+def _drawn_scores(confusion: npt.NDArray[np.int64], rng: np.random.Generator) -> dict[str, Tensor]:
+    """Return the macro scores of ``_CHUNK`` resamples, ``(_CHUNK,)`` float64 each."""
+    true, predicted = np.nonzero(confusion)
+    cells = confusion[true, predicted]
+    total = int(cells.sum())
+    counts = torch.from_numpy(rng.multinomial(total, cells / total, size=_CHUNK))
+
+    def summed(by: npt.NDArray[np.int64], what: Tensor) -> Tensor:
+        sums = torch.zeros(_CHUNK, len(confusion), dtype=torch.int64)
+        return sums.index_add_(1, torch.from_numpy(by), what)
+
+    right = counts * torch.from_numpy(true == predicted)
+    return macro_of(
+        per_class_of(summed(true, right), summed(true, counts), summed(predicted, counts))
+    )
 
 
 def mean_interval(values: npt.NDArray[np.float64]) -> Estimate:
@@ -84,6 +92,6 @@ def mean_interval(values: npt.NDArray[np.float64]) -> Estimate:
     return Estimate(float(values.mean()), *_percentiles(means), "bootstrap")
 
 
-def _percentiles(draws: list[float] | npt.NDArray[np.float64]) -> tuple[float, float]:
+def _percentiles(draws: npt.NDArray[np.float64]) -> tuple[float, float]:
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)

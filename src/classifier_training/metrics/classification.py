@@ -56,8 +56,7 @@ class ClassificationMetrics(Metric):
         # bincount would wait for the device to learn its largest entry.
         ones = torch.ones_like(cells)
         self.confusion.view(-1).scatter_add_(0, cells, ones)
-        top = logits.topk(min(TOP_K, self.num_classes), dim=1).indices
-        self.top5_hits += (top == labels[:, None]).sum()
+        self.top5_hits += (_rank(logits, labels) < TOP_K).sum()
         mean = F.cross_entropy(logits, labels) if loss is None else loss.detach()
         self.loss_sum += mean * len(labels)
         self.images += len(labels)
@@ -70,3 +69,15 @@ class ClassificationMetrics(Metric):
             "acc_top5": self.top5_hits.cpu() / images,
             **macro_scores(self.confusion.cpu()),
         }
+
+
+def _rank(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return ``(N,)`` int64: how many classes come before the label.
+
+    Of equal logits the lower index comes first, as in ``argmax``. ``topk`` leaves that open: an
+    image could be right and not among the first five.
+    """
+    own = logits.gather(1, labels[:, None])
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    not_before = (logits < own) | ((logits == own) & (classes >= labels[:, None]))
+    return logits.shape[1] - not_before.sum(dim=1)

@@ -40,6 +40,7 @@ class Classifier(nn.Module):
         if freeze:
             self.network.requires_grad_(False)
             self.head.requires_grad_(True)
+            self.train()  # Lightning trains in the mode it is given
 
     @property
     def head(self) -> nn.Module:

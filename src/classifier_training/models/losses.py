@@ -48,8 +48,10 @@ class ClassificationLoss(nn.Module):
             reduction="none",
         )
         log_true = F.log_softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
-        # -expm1 keeps precision where p is close to 1.
-        focus = (-torch.expm1(log_true)).clamp_min(0) ** self._gamma
+        # -expm1 keeps precision where p is close to 1. At 0 the slope of a power below one is
+        # infinite, and times the zero gradient of a saturated softmax no number.
+        tiny = torch.finfo(torch.float32).tiny
+        focus = (-torch.expm1(log_true)).clamp_min(tiny) ** self._gamma
         if self.class_weights is None:
             return (focus * losses).mean()
         return (focus * losses).sum() / self.class_weights[labels].sum()

@@ -6,7 +6,6 @@ import difflib
 import pickle
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from loguru import logger
@@ -55,7 +54,12 @@ def load_backbone_weights(network: nn.Module, backbone: Backbone, weights: str) 
     skipped = [key for key in state if key.startswith(head) and not _fits(state[key], own.get(key))]
     kept = {key: value for key, value in state.items() if key not in skipped}
     wrong = [key for key, value in kept.items() if not _fits(value, own.get(key))]
-    absent = [key for key in own if key not in kept and not key.startswith(head)]
+    absent = [
+        key
+        for key in own
+        # Files of old have no BatchNorm counters, which nothing here reads.
+        if key not in kept and not key.startswith(head) and not key.endswith(".num_batches_tracked")
+    ]
     if wrong or absent:
         raise ConfigError(
             f"the weights {source} do not fit the network: "
@@ -94,9 +98,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             expected="a state dict or checkpoint file",
             mend="correct the path, or model.weights=DEFAULT",
         ) from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001 - there is no telling what damaged bytes lead to
         unsafe = isinstance(error, pickle.UnpicklingError)
-        detail = "it is no file of plain tensors" if unsafe else str(error).splitlines()[0]
+        detail = "it is no file of plain tensors" if unsafe else _first_line(error)
         raise _unreadable(path, detail) from error
     if not isinstance(content, dict):
         raise _unreadable(path, f"it holds a {type(content).__name__}")
@@ -110,16 +114,19 @@ def _published(backbone: Backbone) -> StateDict:
         state: StateDict = backbone.weights.get_state_dict(
             progress=False, check_hash=True, weights_only=True
         )
-    except (URLError, OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except Exception as error:  # noqa: BLE001 - the network, the disk, or a damaged download
         cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"cannot get the pretrained weights {url}: {reason}",
+            f"cannot get the pretrained weights {url}: {_first_line(error)}",
             expected=f"a network connection, or the file at {cache}",
             mend="download it on another machine and give it as model.weights=FILE (or place it "
             "under TORCH_HOME), or train from scratch with model.weights=null",
         ) from error
     return state
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _unreadable(path: Path, detail: str) -> ConfigError:

@@ -50,7 +50,8 @@ def compare_logits(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Ag
     if a.shape[0] == 0:
         return Agreement(0, 0.0, 0, -1)
     scale = np.maximum(1.0, np.abs(a.astype(np.float64)).max(axis=1))
-    relative = np.abs(a.astype(np.float64) - b).max(axis=1) / scale
+    with np.errstate(invalid="ignore"):  # infinity less infinity is no number either
+        relative = np.abs(a.astype(np.float64) - b).max(axis=1) / scale
     # A NaN on one side compares false with everything: make it the worst there is.
     relative = np.where(np.isfinite(relative), relative, np.inf)
     top_two = np.sort(a, axis=1)[:, -2:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -28,7 +29,7 @@ class ClassMap:
                     expected="every class name to be a non-empty string",
                     mend='quote it in YAML: classes: ["00", "NO"], or list them in a text file',
                 )
-        duplicates = sorted({name for name in self.names if self.names.count(name) > 1})
+        duplicates = sorted(name for name, count in Counter(self.names).items() if count > 1)
         if duplicates:
             raise DataError(
                 f"class names stand twice: {', '.join(map(repr, duplicates))}",

@@ -7,13 +7,16 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from classifier_training.errors import DataError
 
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif"}
 )
+
+# What Image.open may try. Among the others is EPS, whose reader starts Ghostscript.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 # Above this a file is taken for a decompression bomb: 14000 x 14000 pixels are 600 MB of RGB.
 MAX_PIXELS = 200_000_000
@@ -56,21 +59,14 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         with warnings.catch_warnings():
             # Our own limit below is the one that counts; Pillow's warning would only repeat it.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(
                     f"{image.width} x {image.height} pixels, the limit is {MAX_PIXELS:,}"
                 )
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        ValueError,
-        SyntaxError,  # Pillow raises it for broken PNG chunks
-        EOFError,
-    ) as error:
+    except Exception as error:  # on damaged files Pillow raises nearly everything there is
         reason = "it is empty" if not data else str(error) or type(error).__name__
         # Pillow names its in-memory buffer, which tells a user nothing.
         reason = "not an image in a known format" if "BytesIO" in reason else reason
@@ -82,7 +78,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode.startswith("I;16") or image.mode == "I":
         wide = np.asarray(image).astype(np.int64)

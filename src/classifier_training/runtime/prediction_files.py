@@ -62,14 +62,12 @@ def write_evaluated(
 
 
 def write_predictions(
-    path: Path, class_map: ClassMap, predictions: Iterable[Prediction]
+    path: Path, class_map: ClassMap, predictions: Iterable[Prediction], *, as_jsonl: bool
 ) -> Iterator[Prediction]:
-    """Write predictions to CSV or JSONL by the ending of ``path`` while passing them through."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        if path.suffix == ".jsonl":
-            yield from _write_jsonl(file, class_map, predictions)
-        else:
-            yield from _write_csv(file, class_map, predictions)
+    """Write predictions to CSV or JSONL while passing them through."""
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        write = _write_jsonl if as_jsonl else _write_csv
+        yield from write(file, class_map, predictions)
 
 
 def _write_csv(
@@ -97,5 +95,14 @@ def _write_jsonl(
             "confidence": float(format_float(item.confidence)),
             "probabilities": probabilities,
         }
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.write(_json_line(row))
         yield item
+
+
+def _json_line(row: dict[str, object]) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a path with bytes that are no UTF-8: escaped, JSON stays JSON
+        text = json.dumps(row)
+    return text + "\n"

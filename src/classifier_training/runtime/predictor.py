@@ -67,6 +67,7 @@ class Predictor:
         sidecar = Sidecar.read(onnx_path.parent / SIDECAR_NAME)
         session = open_session(onnx_path, threads=threads)
         check_pair(sidecar, onnx_path, dict(session.get_modelmeta().custom_metadata_map))
+        _check_shapes(session, sidecar, onnx_path)
         return cls(session, sidecar, onnx_path)
 
     @property
@@ -133,7 +134,7 @@ def open_session(path: Path, *, threads: int | None = None) -> ort.InferenceSess
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ExportError(
-            f"onnxruntime cannot load {path}: {str(error).splitlines()[0]}",
+            f"onnxruntime cannot load {path}: {next(iter(str(error).splitlines()), 'it failed')}",
             expected="a complete ONNX file of a supported opset",
             mend="export the run again: classifier export RUN",
         ) from error
@@ -146,6 +147,22 @@ def open_session(path: Path, *, threads: int | None = None) -> ort.InferenceSess
             mend="use an ONNX file written by: classifier export RUN",
         )
     return session
+
+
+def _check_shapes(session: ort.InferenceSession, sidecar: Sidecar, path: Path) -> None:
+    size, classes = sidecar.spec.image_size, len(sidecar.class_map)
+    for node, wanted in (
+        (session.get_inputs()[0], [3, size, size]),
+        (session.get_outputs()[0], [classes]),
+    ):
+        # The first axis is the batch, of any length.
+        if node.type != "tensor(float)" or list(node.shape[1:]) != wanted:
+            raise ExportError(
+                f"{path}: {node.name} is {node.type} of shape {node.shape}, which its sidecar "
+                "contradicts",
+                expected=f"tensor(float) of shape {['batch', *wanted]}",
+                mend="export the run again: classifier export RUN",
+            )
 
 
 def run_session(

@@ -18,6 +18,20 @@ from classifier_training.runtime.images import decode_image
 
 INTERPOLATION = "bilinear"
 
+# What each resize mode does, as the sidecar tells it to whoever writes it anew.
+RESIZE_RULES: dict[str, str] = {
+    "squash": "resize to image_size x image_size",
+    "pad": "scale = image_size / longer side; resize each side to floor(side * scale + 0.5), at "
+    "least 1 and at most image_size; paste on a square of pad_color at "
+    "floor((image_size - side) / 2) from the left and from the top",
+    "crop": "scale = image_size / shorter side; resize each side to floor(side * scale + 0.5), at "
+    "least image_size; keep the square of image_size at floor((side - image_size) / 2) from the "
+    "left and from the top",
+}
+
+# Above this many pixels a resized image is not made whole in order to be cropped.
+_MOST_RESIZED = 1 << 24
+
 
 @dataclass(frozen=True)
 class PreprocessSpec:
@@ -100,6 +114,15 @@ class PreprocessSpec:
         scale = size / min(image.size)
         width, height = (max(size, int(side * scale + 0.5)) for side in image.size)
         left, top = (width - size) // 2, (height - size) // 2
+        if width * height > _MOST_RESIZED:  # a line of pixels would become gigabytes
+            across, down = image.width / width, image.height / height
+            box = (
+                left * across,
+                top * down,
+                min(image.width, (left + size) * across),
+                min(image.height, (top + size) * down),
+            )
+            return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
         return resized.crop((left, top, left + size, top + size))
 

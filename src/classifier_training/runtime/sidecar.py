@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from classifier_training.errors import ClassifierTrainingError, ExportError
 from classifier_training.runtime.class_map import ClassMap
-from classifier_training.runtime.preprocess import INTERPOLATION, PreprocessSpec
+from classifier_training.runtime.preprocess import INTERPOLATION, RESIZE_RULES, PreprocessSpec
 
 SCHEMA_VERSION = 1
 SIDECAR_NAME = "labels_mapping.json"
@@ -72,13 +73,13 @@ class Sidecar:
                 expected=f"{SIDECAR_NAME} beside the ONNX file",
                 mend="copy both files together, or run: classifier export RUN",
             ) from error
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise _bad(path, f"is not readable JSON: {error}") from error
         try:
             return _parse(content)
         except ClassifierTrainingError as error:
             raise _bad(path, error.what) from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             detail = f"misses key {error}" if isinstance(error, KeyError) else f"is odd: {error}"
             raise _bad(path, detail) from error
 
@@ -103,12 +104,15 @@ def mapping_section(class_map: ClassMap, spec: PreprocessSpec) -> dict[str, Any]
         "preprocessing": {
             "image_size": spec.image_size,
             "resize": spec.resize,
+            "resize_rule": RESIZE_RULES[spec.resize],
             "interpolation": INTERPOLATION,
             "antialias": True,
             "pad_color": list(spec.pad_color),
             "color_order": "RGB",
             "exif_orientation": "applied",
             "alpha": "composited on white",
+            "sixteen_bit_grey": "high byte",
+            "animation": "first frame",
             "value_range": [0.0, 1.0],
             "layout": "NCHW",
             "formula": "(pixels / 255 - mean) / std",
@@ -175,18 +179,29 @@ def _parse(content: dict[str, Any]) -> Sidecar:
     )
     if spec.image_size < 1 or min(spec.std) <= 0:
         raise ValueError("image_size and std must be positive")
+    if not all(0 <= channel <= 1 for channel in spec.mean):
+        raise ValueError("mean must be of values in 0..1")
     if mapping_section(class_map, spec)["preprocessing"] != prep:
         raise ValueError("its preprocessing section asks for what this version does not do")
     model = content["model"]
     if not isinstance(model["sha256"], str):
         raise ValueError("model.sha256 must be text")
-    golden = tuple(_golden_from_json(item) for item in content["golden"])
+    golden = tuple(_golden_from_json(item, len(class_map)) for item in content["golden"])
+    if not golden:
+        raise ValueError("it has no golden vectors")
     return Sidecar(class_map, spec, model, content["provenance"], golden)
 
 
 def _channels(values: list[float]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
+    red, green, blue = _numbers(values, 3)
     return red, green, blue
+
+
+def _numbers(values: list[float], count: int) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{values!r:.60} are not {count} finite numbers")
+    return numbers
 
 
 def _golden_to_json(vector: GoldenVector) -> dict[str, Any]:
@@ -199,11 +214,11 @@ def _golden_to_json(vector: GoldenVector) -> dict[str, Any]:
     }
 
 
-def _golden_from_json(item: dict[str, Any]) -> GoldenVector:
+def _golden_from_json(item: dict[str, Any], classes: int) -> GoldenVector:
     return GoldenVector(
-        name=item["name"],
+        name=str(item["name"]),
         png=base64.b64decode(item["png_base64"], validate=True),
-        mean=tuple(item["tensor_mean"]),
-        std=tuple(item["tensor_std"]),
-        logits=tuple(item["logits"]),
+        mean=_numbers(item["tensor_mean"], 3),
+        std=_numbers(item["tensor_std"], 3),
+        logits=_numbers(item["logits"], classes),
     )

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from classifier_training.errors import ExportError
+from classifier_training.errors import DataError, ExportError
+from classifier_training.runtime.class_map import ClassMap
 from classifier_training.runtime.golden import GoldenResult, replay_golden
 from classifier_training.runtime.prediction_files import probability_columns
 from classifier_training.runtime.predictor import Predictor
@@ -47,7 +49,14 @@ def verify_golden(predictor: Predictor) -> list[GoldenResult]:
     Raises:
         ExportError: One is not reproduced.
     """
-    results = replay_golden(predictor.sidecar.golden, predictor.spec, predictor.logits)
+    try:
+        results = replay_golden(predictor.sidecar.golden, predictor.spec, predictor.logits)
+    except DataError as error:
+        raise ExportError(
+            f"a golden vector of {predictor.path} is damaged: {error.what}",
+            expected="images that can be decoded",
+            mend="export the run again: classifier export RUN",
+        ) from error
     for result in results:
         if not result.holds:
             raise ExportError(
@@ -74,8 +83,7 @@ def verify_recorded(
         ExportError: A class changed, or a probability is off.
         DataError: An image cannot be read.
     """
-    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    root = Path(record["data_root"]) if data_root is None else data_root
+    root = _recorded_root(run) if data_root is None else data_root
     results = []
     for path in sorted(run.glob("evaluation/*/predictions.csv")):
         result = _verify_split(predictor, path, root, on_images)
@@ -90,19 +98,61 @@ def verify_recorded(
     return results
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    """The columns of a ``predictions.csv`` that are compared."""
+
+    paths: list[str]
+    predicted: list[str]
+    probabilities: list[npt.NDArray[np.float64]]
+
+
+def _recorded_root(run: Path) -> Path:
+    try:
+        return Path(json.loads((run / "run.json").read_text(encoding="utf-8"))["data_root"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(
+            f"cannot read where the images lie from {run / 'run.json'}: {error}",
+            expected="the run.json that the run wrote",
+            mend="say where they lie: --data DIR",
+        ) from error
+
+
+def _read_recorded(path: Path, class_map: ClassMap) -> _Recorded:
+    columns = probability_columns(class_map)
+    recorded = _Recorded([], [], [])
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            for row in csv.DictReader(file, strict=True):
+                values = np.array([float(row[column]) for column in columns])
+                if not np.isfinite(values).all() or row["predicted"] not in class_map:
+                    raise ValueError(f"odd row of {row['path']!r}")
+                recorded.paths.append(row["path"])
+                recorded.predicted.append(row["predicted"])
+                recorded.probabilities.append(values)
+        if not recorded.paths:
+            raise ValueError("it has no rows")
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ExportError(
+            f"cannot read the recorded predictions {path}: {error}",
+            expected="what `classifier evaluate` writes, for the classes of this model",
+            mend=f"classifier evaluate RUN --split {path.parent.name}",
+        ) from error
+    return recorded
+
+
 def _verify_split(
     predictor: Predictor, path: Path, root: Path, on_images: Callable[[int, int], None]
 ) -> SplitResult:
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns = probability_columns(predictor.class_map)
+    recorded = _read_recorded(path, predictor.class_map)
+    total = len(recorded.paths)
     flips, worst = 0, 0.0
-    files = (root / row["path"] for row in rows)
-    for done, (row, item) in enumerate(zip(rows, predictor.predict(files), strict=True), start=1):
-        recorded = np.array([float(row[column]) for column in columns])
-        worst = max(worst, float(np.abs(recorded - item.probabilities).max()))
-        top_two = np.sort(recorded)[-2:]
+    again = predictor.predict(root / name for name in recorded.paths)
+    rows = zip(recorded.predicted, recorded.probabilities, again, strict=True)
+    for done, (label, values, item) in enumerate(rows, start=1):
+        worst = max(worst, float(np.abs(values - item.probabilities).max()))
+        top_two = np.sort(values)[-2:]
         is_clear = top_two[1] - top_two[0] > PROBABILITY_TOLERANCE
-        flips += int(is_clear and row["predicted"] != item.label)
-        on_images(done, len(rows))
-    return SplitResult(path.parent.name, len(rows), flips, worst)
+        flips += int(is_clear and label != item.label)
+        on_images(done, total)
+    return SplitResult(path.parent.name, total, flips, worst)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
+import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,9 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from classifier_training.artifacts.history import write_history
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.metric_names import mode_of
-from classifier_training.errors import DivergedError
+from classifier_training.errors import ConfigError, DivergedError, ResumeError
 from classifier_training.runtime.files import replacing, sync
-from classifier_training.training.signals import StopSignals
+from classifier_training.training.signals import StopSignals, interrupted
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -28,9 +31,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Save atomically."""
+        """Save atomically, and only what can be loaded again.
+
+        Raises:
+            ConfigError: Something in it is no plain value, most likely the state of a callback.
+        """
         with replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
+            _require_plain(temporary)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
@@ -73,6 +81,8 @@ class RunCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the signals from Lightning, and bring ``metrics.csv`` to the restored epoch."""
         self._signals.install()
+        if trainer.received_sigterm:  # while Lightning was setting up
+            raise interrupted(signal.SIGTERM, "what was saved before", self._run.resume_command)
         # A run that goes on from another folder brings that folder's state but not its files.
         self._kept = {
             name: score
@@ -81,7 +91,8 @@ class RunCheckpoint(Checkpoint):
         }
         if not self._run.best.exists():
             self.best_epoch, self.best_score = -1, float("nan")
-        self._write_history(trainer)
+        if trainer.is_global_zero:
+            self.write_history()
 
     def on_train_batch_end(
         self,
@@ -108,9 +119,29 @@ class RunCheckpoint(Checkpoint):
         self.rows.append({"epoch": epoch, "step": trainer.global_step, **row})
         self._is_stopped_early = trainer.should_stop
         self._save(trainer, epoch, row[self._monitor])
-        self._write_history(trainer)
+        if trainer.is_global_zero:
+            self.write_history()
         if self._signals.stop_asked:
             self._signals.stop(self._run.resume_command)
+
+    def write_history(self) -> None:
+        """Write ``metrics.csv`` from the rows known here."""
+        if self.rows:
+            write_history(self._run.history, self.rows)
+
+    def require_best(self) -> None:
+        """Refuse to end a run whose best epoch is lost.
+
+        Raises:
+            ResumeError: There is no ``best.ckpt``.
+        """
+        if self._run.best.exists():
+            return
+        raise ResumeError(
+            f"all epochs are trained, but {self._run.best} (epoch {self.best_epoch}) is missing",
+            expected="the checkpoint of the best epoch beside the one to go on from",
+            mend="put it back, or train longer: trainer.max_epochs",
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain types: rows, the best so far, and the files that are ours to prune."""
@@ -159,9 +190,19 @@ class RunCheckpoint(Checkpoint):
         for key in dropped:
             (self._run.checkpoints / key).unlink(missing_ok=True)
 
-    def _write_history(self, trainer: pl.Trainer) -> None:
-        if trainer.is_global_zero and self.rows:
-            write_history(self._run.history, self.rows)
+
+def _require_plain(path: Path) -> None:
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise ConfigError(
+            f"the checkpoint would hold a {found[1] if found else 'value'} that cannot be loaded "
+            "without running code",
+            expected="plain values and tensors in what every callback's state_dict returns",
+            mend="turn that value into a Python number, string, list or dict, or switch the "
+            "callback off",
+        ) from error
 
 
 def _link(source: Path, target: Path) -> None:

@@ -43,7 +43,9 @@ class Ema(AveragedModel):
         return super().train(False)
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Ema:
+        # The counter stays on the CPU: it is read at every update, and on a GPU each read would
+        # wait for the device.
+        counter = self.n_averaged
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # Read at every update; on a GPU each read would wait for the device.
-        self.n_averaged = self.n_averaged.cpu()
+        self.n_averaged = counter
         return self

@@ -44,7 +44,8 @@ class FiniteGuard:
             self._first_bad = torch.full((2,), -1, dtype=torch.int64, device=loss.device)
         now = torch.tensor([self._seen, step], dtype=torch.int64)
         if loss.device.type == "cuda":
-            now = now.pin_memory().to(loss.device, non_blocking=True)
+            now = now.pin_memory()  # else the copy would wait
+        now = now.to(loss.device, non_blocking=True)
         is_first = ~torch.isfinite(loss.detach()) & (self._first_bad[0] < 0)
         self._first_bad = torch.where(is_first, now, self._first_bad)
         self._seen += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from classifier_training.runtime.preprocess import PreprocessSpec
 from classifier_training.runtime.progress import progress
 from classifier_training.training.hardware import Hardware, choose_hardware
 from classifier_training.training.loop import train_network
+from classifier_training.training.resume import find_start
 from classifier_training.training.start import build_network
 from classifier_training.training.trainer import build_callbacks, build_loggers
 from classifier_training.transforms.build import build_augmentation
@@ -64,21 +66,23 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
             return Run(folder, record)
 
         # Everything that can be refused is built before anything is written.
+        spec = preprocess_spec(config)
+        card = _card(config, index, spec)
         network = build_network(config.model, index.manifest.class_map)
+        start = find_start(config, folder, card, network)
         augmentation = build_augmentation(config.transforms)
         callbacks, loggers = build_callbacks(config), build_loggers(config)
         record = _open_run(folder, identity, record, hardware)
         log.open(folder.log)
         with _status(folder):
             _write_data(folder, index)
-            spec = preprocess_spec(config)
-            card = _card(config, index, spec, record["id"])
+            card = replace(card, run_id=record["id"])
             data = ImageDataModule(
                 index.manifest, config.data, spec, transform=augmentation, seed=config.seed
             )
             with _stage(folder, "fit"):
                 best = train_network(
-                    config, folder, hardware, network, card, data, callbacks, loggers
+                    config, folder, hardware, network, card, data, callbacks, loggers, start
                 )
                 folder.update_record({"best": best})
             return _finish(config, folder, index, hardware, best, data.workers)
@@ -233,9 +237,9 @@ def _write_data(folder: RunFolder, index: DataIndex) -> None:
     write_json(folder.statistics, statistics(index))
 
 
-def _card(config: Config, index: DataIndex, spec: PreprocessSpec, run_id: str) -> ModelCard:
+def _card(config: Config, index: DataIndex, spec: PreprocessSpec) -> ModelCard:
     return ModelCard(
-        run_id=run_id,
+        run_id="",  # a new run has none yet
         model_name=config.model.name,
         channels_last=config.model.channels_last,
         class_map=index.manifest.class_map,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,17 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from loguru import logger
 
-from classifier_training.artifacts.checkpoint import ModelCard, unpack_card
+from classifier_training.artifacts.checkpoint import ModelCard
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.schema import Config
 from classifier_training.data.balance import drawing_weights
 from classifier_training.data.datamodule import ImageDataModule
-from classifier_training.errors import ResumeError
 from classifier_training.models.classifier import Classifier
-from classifier_training.models.weights import read_checkpoint
-from classifier_training.runtime.files import replacing
 from classifier_training.training.checkpoint import RunCheckpoint
 from classifier_training.training.hardware import Hardware
 from classifier_training.training.module import ClassifierModule
-from classifier_training.training.signals import StopSignals
+from classifier_training.training.resume import adopt, saved_state
+from classifier_training.training.signals import StopSignals, interrupted
 from classifier_training.training.start import build_loss
 from classifier_training.training.trainer import build_trainer
 
@@ -37,13 +35,14 @@ def train_network(
     data: ImageDataModule,
     callbacks: list[Callback],
     loggers: list[Logger],
+    start: Path | None,
 ) -> dict[str, Any]:
-    """Train and return the best epoch: ``epoch``, ``metric``, ``score``.
+    """Train, from ``start`` if given, and return the best epoch: ``epoch``, ``metric``, ``score``.
 
     Raises:
         DivergedError: The loss is not finite.
         InterruptedRunError: A signal stopped the run; it is saved.
-        ResumeError: The checkpoint to go on from does not fit.
+        ResumeError: All is trained, but the best epoch is lost.
     """
     signals = StopSignals()
     checkpoint = RunCheckpoint(
@@ -52,17 +51,15 @@ def train_network(
         save_top_k=config.checkpoint.save_top_k,
         signals=signals,
     )
-    start = _start_from(config, folder, card)
-    if start is None or not _is_trained(start, checkpoint, config):
+    last = None if start is None else adopt(start, folder)
+    if last is None or not _is_trained(last, checkpoint, config):
         module = ClassifierModule(
             network, build_loss(config, data.manifest), card, config, data.manifest.describe
         )
         trainer = build_trainer(config, hardware, folder, checkpoint, callbacks, loggers)
         _announce(config, data)
-        try:
-            trainer.fit(module, data, ckpt_path=start, weights_only=True)
-        finally:
-            signals.uninstall()
+        with signals:
+            _fit(trainer, module, data, last, folder)
         _report_steps(module, trainer)
     return {
         "epoch": checkpoint.best_epoch,
@@ -71,40 +68,35 @@ def train_network(
     }
 
 
-def _start_from(config: Config, folder: RunFolder, card: ModelCard) -> Path | None:
-    """Return the checkpoint to go on from, after checking that it fits."""
-    given = config.start_checkpoint
-    path = folder.last if folder.last.exists() else Path(given) if given else None
-    if path is None:
-        return None
-    stored = unpack_card(read_checkpoint(path), path)
-    for what, ours, theirs in (
-        ("model", card.model_name, stored.model_name),
-        ("classes", card.class_map.names, stored.class_map.names),
-        ("preprocessing", card.spec, stored.spec),
-        ("ema.enabled", card.averaged, stored.averaged),
-    ):
-        if ours != theirs:
-            raise ResumeError(
-                f"{path} has another {what}: {theirs!r:.200}",
-                expected=f"{ours!r:.200}",
-                mend="go on with the configuration of that run, or start a new run from its "
-                "weights: model.init_from",
-            )
-    if path != folder.last and (parent_best := path.with_name(folder.best.name)).exists():
-        with replacing(folder.best) as temporary:
-            shutil.copyfile(parent_best, temporary)
-    logger.info("run: going on from {}", path)
-    return path
+def _fit(
+    trainer: pl.Trainer,
+    module: ClassifierModule,
+    data: ImageDataModule,
+    start: Path | None,
+    folder: RunFolder,
+) -> None:
+    try:
+        trainer.fit(module, data, ckpt_path=start, weights_only=True)
+    except SystemExit as error:
+        # What Lightning makes of SIGINT before training starts, and of a second one.
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        raise interrupted(signal.SIGINT, "the last whole epoch", folder.resume_command) from error
 
 
 def _is_trained(start: Path, checkpoint: RunCheckpoint, config: Config) -> bool:
-    """Say whether nothing is left to train, and if so restore what the checkpoint knows."""
-    state = read_checkpoint(start)["callbacks"][checkpoint.state_key]
+    """Say whether nothing is left to train, and if so restore what the checkpoint knows.
+
+    Raises:
+        ResumeError: All is trained, but the best epoch is lost.
+    """
+    state = saved_state(start)
     done = len(state["rows"])
     if not state["stopped_early"] and done < config.trainer.max_epochs:
         return False
     checkpoint.load_state_dict(state)
+    checkpoint.require_best()
+    checkpoint.write_history()
     return True
 
 

@@ -21,7 +21,8 @@ from classifier_training.models.classifier import Classifier
 from classifier_training.models.normalize import Normalize
 from classifier_training.training.ema import Ema
 from classifier_training.training.finite import FiniteGuard, require_finite_weights
-from classifier_training.training.optimizers import build_optimizer
+from classifier_training.training.optimizers import build_optimizer, parameter_groups
+from classifier_training.training.rng import RngStates, restore_rng, rng_states
 from classifier_training.training.schedule import WarmupCosine
 
 
@@ -79,6 +80,7 @@ class ClassifierModule(pl.LightningModule):
         self.guard = FiniteGuard(config.trainer.log_every_n_steps, name_of)
         self.optimizer_steps = 0
         self.skipped_steps = 0
+        self._rng: RngStates = {}
         if self.ema is not None:
             # A CPU counter and weights that no gradient reaches: nothing for DDP to broadcast.
             self._ddp_params_and_buffers_to_ignore = [
@@ -125,7 +127,7 @@ class ClassifierModule(pl.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         per_epoch = total / self.config.trainer.max_epochs
         schedule = WarmupCosine(
-            warmup_steps=round(self.config.schedule.warmup_epochs * per_epoch),
+            warmup_steps=min(round(self.config.schedule.warmup_epochs * per_epoch), total - 1),
             total_steps=total,
             final_ratio=self.config.schedule.final_lr_ratio,
         )
@@ -133,7 +135,7 @@ class ClassifierModule(pl.LightningModule):
         optimizer.register_step_post_hook(self._count_step)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule), "interval": "step"},
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule.factor), "interval": "step"},
         }
 
     def optimizer_step(
@@ -157,11 +159,36 @@ class ClassifierModule(pl.LightningModule):
         require_finite_weights(self.state_dict().values(), "the weights")
         pack_card(checkpoint, self.card)
         checkpoint["steps"] = {"optimizer": self.optimizer_steps, "skipped": self.skipped_steps}
+        checkpoint["rng"] = rng_states(self.device)
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {_plain_key(key): value for key, value in state.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the step counts."""
+        """Restore the step counts, and keep the random states for when training starts."""
         self.optimizer_steps = checkpoint["steps"]["optimizer"]
         self.skipped_steps = checkpoint["steps"]["skipped"]
+        self._rng = checkpoint["rng"]
+        own = {_plain_key(key): key for key in self.state_dict()}
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {own.get(key, key): value for key, value in state.items()}
+
+    def on_train_start(self) -> None:
+        """Continue the random stream; rates and decay are those of this run's configuration.
+
+        A checkpoint brings those of the run that saved it, whose schedule was another if it was
+        shorter or lies elsewhere.
+        """
+        restore_rng(self._rng)
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, LambdaLR)
+        wanted = parameter_groups(self.net, self.config.optimizer)
+        scheduler.base_lrs = [group["lr"] for group in wanted]
+        groups = scheduler.optimizer.param_groups
+        for own, given, factor in zip(groups, wanted, scheduler.lr_lambdas, strict=True):
+            own["initial_lr"] = given["lr"]
+            own["lr"] = given["lr"] * factor(scheduler.last_epoch)
+            own["weight_decay"] = given["weight_decay"]
+            own["betas"] = tuple(self.config.optimizer.betas)
 
     def _input(self, batch: Batch) -> Tensor:
         images: Tensor = self.normalize(batch.images)
@@ -174,8 +201,14 @@ class ClassifierModule(pl.LightningModule):
             self.log(f"{prefix}/{name}", value)
         scores.reset()
 
-    def _learning_rate(self) -> float:
-        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+    def _learning_rate(self) -> Tensor:
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return torch.tensor(rate, dtype=torch.float64)  # as written, not rounded to float32
 
     def _count_step(self, *_: Any) -> None:
         self.optimizer_steps += 1
+
+
+def _plain_key(key: str) -> str:
+    """Return the name that a tensor has in a network that is not compiled."""
+    return key.replace("_orig_mod.", "")

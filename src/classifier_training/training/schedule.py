@@ -26,7 +26,7 @@ class WarmupCosine:
     total_steps: int
     final_ratio: float
 
-    def __call__(self, step: int) -> float:
+    def factor(self, step: int) -> float:
         """Return the factor of step ``step``; beyond the last one it stays at the final share."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps

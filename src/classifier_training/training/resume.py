@@ -1,0 +1,140 @@
+"""Which checkpoint a run goes on from, and bringing one from elsewhere into the run's folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from classifier_training.artifacts.checkpoint import ModelCard, unpack_card
+from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.config.schema import Config
+from classifier_training.errors import ConfigError, ResumeError
+from classifier_training.models.classifier import Classifier
+from classifier_training.models.weights import read_checkpoint
+from classifier_training.runtime.files import replacing
+from classifier_training.training.checkpoint import RunCheckpoint
+from classifier_training.training.optimizers import parameter_groups
+
+
+def find_start(
+    config: Config, folder: RunFolder, card: ModelCard, network: Classifier
+) -> Path | None:
+    """Return the checkpoint to go on from, or None for a fresh start. Nothing is written.
+
+    Raises:
+        ConfigError: The given checkpoint is missing or damaged.
+        ResumeError: It does not fit the configuration, or is none of ours.
+    """
+    path = _newest_valid(folder)
+    if path is None and config.start_checkpoint:
+        path = Path(config.start_checkpoint).expanduser()
+    if path is None:
+        return None
+    checkpoint = read_checkpoint(path)
+    stored = unpack_card(checkpoint, path)
+    for what, ours, theirs in (
+        ("model", card.model_name, stored.model_name),
+        ("classes", card.class_map.names, stored.class_map.names),
+        ("preprocessing", card.spec, stored.spec),
+        ("ema.enabled", card.averaged, stored.averaged),
+        ("number of trained tensors (model.freeze)", *_trained(network, config, checkpoint)),
+    ):
+        if ours != theirs:
+            raise ResumeError(
+                f"{path} has another {what}: {theirs!r:.200}",
+                expected=f"{ours!r:.200}",
+                mend="go on with the configuration of that run, or start a new run from its "
+                "weights: model.init_from",
+            )
+    logger.info("run: going on from {}", path)
+    return path
+
+
+def _trained(
+    network: Classifier, config: Config, checkpoint: dict[str, Any]
+) -> tuple[list[int], list[int]]:
+    stored = checkpoint["optimizer_states"][0]["param_groups"]
+    ours = parameter_groups(network, config.optimizer)
+    return [len(group["params"]) for group in ours], [len(group["params"]) for group in stored]
+
+
+def adopt(start: Path, folder: RunFolder) -> Path:
+    """Make a checkpoint the ``last`` of this folder, and the best of its past the ``best``.
+
+    A best checkpoint of another moment (of a later epoch, or of some other run in that folder) is
+    left alone: what counts as best must be what this checkpoint calls best.
+
+    Returns:
+        The path of ``last``.
+    """
+    if start == folder.last:
+        return start
+    best = _best_beside(start)
+    if best is None:
+        folder.best.unlink(missing_ok=True)
+    else:
+        _copy(best, folder.best)
+    _copy(start, folder.last)
+    return folder.last
+
+
+def saved_state(path: Path) -> dict[str, Any]:
+    """Return what :class:`RunCheckpoint` keeps in a checkpoint."""
+    return _state_of(read_checkpoint(path))
+
+
+def _newest_valid(folder: RunFolder) -> Path | None:
+    """Return ``last``, or, if the disk lost it, the newest of the other whole checkpoints."""
+    others = sorted(folder.checkpoints.glob("epoch=*.ckpt"), reverse=True)
+    damage: ConfigError | None = None
+    for path in (folder.last, *others, folder.best):
+        if not path.exists():
+            continue
+        try:
+            read_checkpoint(path)
+        except ConfigError as error:
+            logger.warning("run: {}", error.what)
+            damage = damage or error
+        else:
+            return path
+    if damage is not None:
+        raise damage
+    return None
+
+
+def _best_beside(start: Path) -> Path | None:
+    checkpoint = read_checkpoint(start)
+    state = _state_of(checkpoint)
+    epoch = state["best_epoch"]
+    if epoch < 0:
+        return None
+    past = state["rows"][: epoch + 1]
+    for path in (start, start.with_name("best.ckpt"), start.with_name(f"epoch={epoch:04d}.ckpt")):
+        if path.exists() and _ends_with(path, past):
+            return path
+    return None
+
+
+def _ends_with(path: Path, past: list[dict[str, float]]) -> bool:
+    """Say whether a checkpoint was saved at the end of the last of these epochs."""
+    try:
+        checkpoint = read_checkpoint(path)
+        rows = _state_of(checkpoint)["rows"]
+        step = checkpoint["global_step"]
+    except (ConfigError, KeyError):
+        return False
+    return bool(rows == past and step == past[-1]["step"])
+
+
+def _state_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    state: dict[str, Any] = checkpoint["callbacks"][RunCheckpoint.__qualname__]
+    return state
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source != target:
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
