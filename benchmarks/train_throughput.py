@@ -63,25 +63,24 @@ class Clock(pl.Callback):
 
 def ours(data: Path, arguments: argparse.Namespace) -> float:
     """Return images a second of our own training."""
-    with tempfile.TemporaryDirectory() as out:
-        with contextlib.suppress(StopAfterTraining):
-            train(
-                [
-                    f"data.data_root={data}",
-                    f"model={arguments.model}",
-                    "model.weights=null",
-                    f"transforms.image_size={arguments.size}",
-                    f"data.batch_size={arguments.batch}",
-                    "trainer.max_epochs=1",
-                    f"trainer.limit_train_batches={WARM_UP + arguments.steps}",
-                    "callbacks=none",
-                    "+callbacks.clock._target_=benchmarks.train_throughput.Clock",
-                    "+callbacks.stop._target_=benchmarks.train_throughput.Stop",
-                    "allow_modules=[benchmarks.train_throughput]",
-                    *arguments.overrides,
-                ],
-                out=Path(out) / "run",
-            )
+    with tempfile.TemporaryDirectory() as out, contextlib.suppress(StopAfterTraining):
+        train(
+            [
+                f"data.data_root={data}",
+                f"model={arguments.model}",
+                "model.weights=null",
+                f"transforms.image_size={arguments.size}",
+                f"data.batch_size={arguments.batch}",
+                "trainer.max_epochs=1",
+                f"trainer.limit_train_batches={WARM_UP + arguments.steps}",
+                "callbacks=none",
+                "+callbacks.clock._target_=benchmarks.train_throughput.Clock",
+                "+callbacks.stop._target_=benchmarks.train_throughput.Stop",
+                "allow_modules=[benchmarks.train_throughput]",
+                *arguments.overrides,
+            ],
+            out=Path(out) / "run",
+        )
     return Clock.images / Clock.seconds
 
 

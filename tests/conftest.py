@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from loguru import logger
 
 from classifier_training.artifacts.run_folder import Run
 from tests.helpers.data import write_folder
@@ -23,6 +25,13 @@ def _tiny_backbone() -> None:
     # Threads cost more than they bring on tiny images, and several times that on a busy machine.
     torch.set_num_threads(1)
     register()
+
+
+@pytest.fixture(autouse=True)
+def _log_to_nowhere_afterwards() -> Iterator[None]:
+    """Commands run in-process leave loguru on the stream that pytest closes after the test."""
+    yield
+    logger.remove()
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,16 @@ def test_layers_go_on_every_root(root: str, layer: str) -> None:
 
 
 @pytest.mark.promise("C2")
+@pytest.mark.parametrize("root", ROOTS)
+def test_experiment_and_debug_win_over_the_root(root: str) -> None:
+    config = composed("debug=limit", "experiment=linear_probe", "model.weights=DEFAULT", root=root)
+
+    assert config.trainer.max_epochs == 1
+    assert config.optimizer.learning_rate == 1e-2
+    assert config.model.freeze
+
+
+@pytest.mark.promise("C2")
 def test_later_layers_win() -> None:
     assert composed("trainer=t4").data.batch_size == 64
     assert composed("trainer=t4").trainer.precision == "16-mixed"

@@ -131,6 +131,15 @@ class BatchOfTwoWhenExported(TinyNet):
         return logits[:1].expand(2, -1) if torch.compiler.is_exporting() else logits
 
 
+class BatchOfOneWhenExported(TinyNet):
+    """Its exported graph answers for the first image alone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to (N, 1000)."""
+        logits = super().forward(images)
+        return logits[:1] if torch.compiler.is_exporting() else logits
+
+
 class BranchesOnValues(TinyNet):
     """The exporter refuses it: which way it goes depends on the image."""
 
@@ -141,9 +150,10 @@ class BranchesOnValues(TinyNet):
 
 
 def register_faulty() -> None:
-    """Make the networks above known as ``lies``, ``two`` and ``branches``."""
+    """Make the networks above known as ``lies``, ``one``, ``two`` and ``branches``."""
     for name, network in (
         ("lies", LiesWhenExported),
+        ("one", BatchOfOneWhenExported),
         ("two", BatchOfTwoWhenExported),
         ("branches", BranchesOnValues),
     ):

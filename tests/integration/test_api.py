@@ -172,6 +172,7 @@ def test_the_record_of_a_run_is_complete(folder_data: Path, tiny_run: Run, tmp_p
     assert f"data.data_root={folder_data}" in overrides
     assert {"fit", "evaluate", "export"} == set(record["stages_s"])
     assert all(seconds > 0 for seconds in record["stages_s"].values())
+    assert set(record["versions"]) >= {"python", "classifier-training", "torch", "onnxruntime"}
     for name, version in record["versions"].items():
         expected = sys.version.split()[0] if name == "python" else metadata.version(name)
         assert version == expected, name

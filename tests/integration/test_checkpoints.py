@@ -29,8 +29,11 @@ _HOOKS = {
 
 
 @pytest.mark.promise("T2")
-@pytest.mark.parametrize("given", [(), ("ema.enabled=false",), ("trainer.accumulate_grad_batches=2",)],
-                         ids=["ema", "raw", "accumulating"])  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [(), ("ema.enabled=false",), ("trainer.accumulate_grad_batches=2",)],
+    ids=["ema", "raw", "accumulating"],
+)
 def test_weights_are_the_live_ones_whichever_hook_saves(
     given: tuple[str, ...], folder_data: Path, tmp_path: Path
 ) -> None:

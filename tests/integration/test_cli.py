@@ -370,6 +370,9 @@ def test_the_launchers_overrides_reach_a_run_through_task_manager(
     record = json.loads((cli / "gcs" / "out" / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["parent"] == str(tiny_run.folder.last)
+    log = (cli / "gcs" / "out" / "log.txt").read_text()
+    assert "epoch 3/3: " in log
+    assert "epoch 1/3: " not in log
     assert record["command"].startswith("task_manager --config-name train_basketball_resnet18")
 
 

@@ -17,6 +17,7 @@ from tests.helpers.data import class_image
 from tests.helpers.runs import TINY
 
 ROOT = Path(__file__).parents[2]
+SEARCHED = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
 BIN = Path(sys.executable).parent
 
 # Runs the command and then tells which modules it imported.
@@ -62,7 +63,7 @@ def run(
         for key, value in os.environ.items()
         if key not in ("FORCE_COLOR", "PY_COLORS", "PYTHONDONTWRITEBYTECODE")
     }
-    environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", **more}
+    environment |= {"PYTHONPATH": SEARCHED, "CUDA_VISIBLE_DEVICES": "", **more}
     return subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -175,7 +176,7 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(folder_data: Path, tmp_path
     main, worker = pty.openpty()
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": SEARCHED,
         "TERM": "xterm",
         "COLUMNS": "120",
         "CUDA_VISIBLE_DEVICES": "",

@@ -199,6 +199,7 @@ def test_a_disagreement_on_one_image_leaves_the_old_files_as_they_were(
 ) -> None:
     folder = RunFolder(copied_run)
     measured = evaluate(copied_run, split="val", workers=0, batch_size=8)
+    folder.onnx.write_bytes(b"an older export")
     before = {name: (copied_run / name).read_bytes() for name in files_of(copied_run)}
     logits = measured.logits.copy()
     if fault == "a little off":
@@ -287,17 +288,18 @@ def test_a_network_that_does_not_survive_export_fails_the_run_and_the_command(
 
 
 @pytest.mark.promise("X1")
-def test_one_validation_image_is_verified_at_a_batch_of_two_as_well(
-    folder_data: Path, tmp_path: Path
-) -> None:
+def test_one_validation_image_is_verified_at_a_batch_of_two_as_well(tmp_path: Path) -> None:
+    spies.register_faulty()
     root = write_folder(tmp_path / "images")
     for file in sorted((root / "val").rglob("*.png"))[1:]:
         file.unlink()
 
-    run = tiny_train(root, tmp_path / "run", "trainer.max_epochs=1")
+    with pytest.raises(ExportError, match=r"on 2 image\(s\)"):
+        tiny_train(root, tmp_path / "run", "model.name=one", "trainer.max_epochs=1")
 
-    provenance = json.loads(run.folder.sidecar.read_text())["provenance"]
-    assert provenance["verified_images"] == 1
+    assert not (tmp_path / "run" / "model.onnx").exists()
+    run = tiny_train(root, tmp_path / "good", "trainer.max_epochs=1")
+    assert json.loads(run.folder.sidecar.read_text())["provenance"]["verified_images"] == 1
 
 
 @pytest.mark.promise("X2")

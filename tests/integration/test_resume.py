@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from loguru import logger
 
 from classifier_training.artifacts.checkpoint import scored_state, unpack_card
 from classifier_training.artifacts.history import read_history
@@ -217,6 +220,34 @@ def test_trains_outside_the_main_thread(whole: _Whole, folder_data: Path, tmp_pa
         folder = pool.submit(train_only, folder_data, tmp_path / "run", *_THREE).result()
 
     _same(folder, whole.run())
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.promise("C7")
+@pytest.mark.parametrize("terminal", [True, False], ids=["bar", "lines"])
+def test_progress_goes_on_inside_an_epoch(
+    terminal: bool, folder_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning does not announce an epoch that was begun by an earlier part of the run."""
+    kill = use("Kill", hook="batch_start", epoch=1, batch=2, marker=tmp_path / "killed")
+    command = (*_THREE, "callbacks.progress.line_every_s=0.0", *kill)
+    with pytest.raises(InterruptedRunError):
+        train_only(folder_data, tmp_path / "run", *command)
+    if terminal:
+        monkeypatch.setattr("sys.stderr", _Terminal())
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+
+    train_only(folder_data, tmp_path / "run", *command)
+
+    logger.remove(sink)
+    speeds = [int(found) for line in lines for found in re.findall(r"(\d+) img/s", line)]
+    assert len(speeds) >= 2
+    assert min(speeds) > 0, "measured from the start of this part of the run"
 
 
 @pytest.mark.promise("R7")

@@ -102,20 +102,19 @@ def test_same_seed_same_weights_for_any_number_of_workers(
     given = ("data.sampler=weighted", f"model.name={model}")
     runs = [
         train_only(folder_data, tmp_path / str(workers), f"data.num_workers={workers}", *given)
-        for workers in (0, 1, 2)
+        for workers in (0, 2)
     ]
     other = train_only(folder_data, tmp_path / "other", "seed=43", *given)
 
     assert differences(_weights(runs[0]), _weights(runs[1])) == []
-    assert differences(_weights(runs[0]), _weights(runs[2])) == []
-    assert runs[0].history.read_text() == runs[2].history.read_text()
+    assert runs[0].history.read_text() == runs[1].history.read_text()
     assert differences(_weights(runs[0]), _weights(other)) != []
 
 
 @pytest.mark.promise("T11")
 def test_one_batch_can_be_overfitted(tmp_path: Path) -> None:
     """Labels are drawn by lot, so that only memory can tell them."""
-    data = write_folder(tmp_path / "data", counts={"train": 4, "val": 2, "test": 1})
+    data = write_folder(tmp_path / "data", counts={"train": 2, "val": 1, "test": 1})
     images = sorted((data / "train").glob("*/*.png"))
     lots = np.random.default_rng(2).permutation(len(images))
     contents = [images[at].read_bytes() for at in lots]
@@ -123,7 +122,7 @@ def test_one_batch_can_be_overfitted(tmp_path: Path) -> None:
         path.write_bytes(content)
 
     folder = train_only(
-        data, tmp_path / "run", "debug=overfit", "trainer.max_epochs=80", "data.batch_size=16",
+        data, tmp_path / "run", "debug=overfit", "trainer.max_epochs=60",
         "optimizer.learning_rate=0.03",
     )  # fmt: skip
 
@@ -228,13 +227,13 @@ def test_accumulated_gradient_is_the_mean_over_the_window(
     assert Watch.seen["global_step"] == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 @pytest.mark.promise("T5")
 @pytest.mark.promise("T3")
 def test_steps_that_the_scaler_skips_are_counted_and_not_averaged(
     folder_data: Path, tmp_path: Path
 ) -> None:
-    config = tiny_config(folder_data)
-    parts = build_parts(config)
+    parts = build_parts(tiny_config(folder_data))
     module = parts.module()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26, backoff_factor=2.0**-4)
     watch = Watch()

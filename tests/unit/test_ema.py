@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_untrained_weights_leave_no_trace() -> None:
 
 @pytest.mark.promise("T3")
 def test_short_runs_profit() -> None:
-    """After 20 updates of a step from 0 to 1 the average is nearly there; without ramp it is not."""
+    """20 updates after a step from 0 to 1 the average is nearly there; without a ramp it is not."""
     found = _averages([0.0] + [1.0] * 19, 0.9999)
 
     assert found[-1][0] > 0.99
@@ -107,7 +108,7 @@ def test_follows_optimiser_steps(
     weights = [state["network.fc.weight"].double() for state in Watch.seen["net"]]
     assert len(weights) == steps
     by_batch = [state["network.fc.weight"] for state in Watch.seen["ema"]]
-    changes = sum(not torch.equal(a, b) for a, b in zip(by_batch, by_batch[1:], strict=False))
+    changes = sum(not torch.equal(a, b) for a, b in itertools.pairwise(by_batch))
     assert changes <= steps
     for at in range(weights[0].numel()):
         wanted = _reference([float(weight.flatten()[at]) for weight in weights], 0.95)[-1]

@@ -94,7 +94,7 @@ def test_visible_but_unusable_gpu_stops_the_run(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     (tmp_path / "nvidia0").touch()
 
-    with pytest.raises(ConfigError, match="nvidia0.*cannot use it") as refused:
+    with pytest.raises(ConfigError, match=r"nvidia0.*cannot use it") as refused:
         choose_hardware(_asked(folder_data, accelerator), dev=tmp_path)
 
     assert "trainer=cpu" in refused.value.mend

@@ -73,7 +73,6 @@ def test_groups_are_printed() -> None:
 
 
 @pytest.mark.promise("T8")
-@pytest.mark.promise("A2")
 def test_head_learns_faster_in_a_run(folder_data: Path, tmp_path: Path) -> None:
     train_only(
         folder_data, tmp_path / "run", "optimizer.head_lr_multiplier=10.0",

@@ -18,6 +18,9 @@ from tests.helpers.pixels import numbered, write_images
 
 CONFIG = SplitConfig(val=0.15, test=0.15, seed=0)
 
+# A resumed run must find the split that it began with, whatever the release: never change this.
+PINNED = {"val": ["a/1.png", "a/7.png"], "test": ["a/2.png", "a/4.png"]}
+
 
 def records_of(counts: dict[str, int], split: str = "") -> list[Record]:
     return [
@@ -96,6 +99,15 @@ def test_seed_chooses_the_split() -> None:
     ]
 
     assert splits[0] == splits[1] != splits[2]
+
+
+@pytest.mark.promise("D6")
+def test_split_is_the_same_in_every_process_and_version() -> None:
+    records, _ = assign_splits(records_of({"a": 10}), SplitConfig(val=0.2, test=0.2, seed=0))
+
+    taken = {split: [r.path for r in records if r.split == split] for split in ("val", "test")}
+
+    assert taken == PINNED
 
 
 @pytest.mark.promise("D6")

@@ -36,11 +36,26 @@ def guarded(task: Callable[[], int], *, debug: bool = False) -> int:
             traceback.print_exc()
         tell(error)
         return error.exit_code
+    except BrokenPipeError:
+        return EXIT_UNEXPECTED
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        tell(_disk_error(error))
+        return EXIT_UNEXPECTED
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        return EXIT_UNEXPECTED
+
+
+def _disk_error(error: OSError) -> ClassifierTrainingError:
+    """Say what the operating system refused; checkpoints written before are whole."""
+    place = f": {error.filename}" if error.filename else ""
+    return ClassifierTrainingError(
+        f"{error.strerror or error}{place}",
+        expected="a disk with space that can be read and written",
+        mend="free space or mend the permissions, then run the same command again",
+    )
 
 
 def tell(error: ClassifierTrainingError) -> None:

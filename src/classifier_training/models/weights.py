@@ -98,7 +98,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             expected="a state dict or checkpoint file",
             mend="correct the path, or model.weights=DEFAULT",
         ) from error
-    except Exception as error:  # noqa: BLE001 - there is no telling what damaged bytes lead to
+    except Exception as error:  # there is no telling what damaged bytes lead to
         unsafe = isinstance(error, pickle.UnpicklingError)
         detail = "it is no file of plain tensors" if unsafe else _first_line(error)
         raise _unreadable(path, detail) from error
@@ -114,7 +114,7 @@ def _published(backbone: Backbone) -> StateDict:
         state: StateDict = backbone.weights.get_state_dict(
             progress=False, check_hash=True, weights_only=True
         )
-    except Exception as error:  # noqa: BLE001 - the network, the disk, or a damaged download
+    except Exception as error:  # the network, the disk, or a damaged download
         cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
         raise ConfigError(
             f"cannot get the pretrained weights {url}: {_first_line(error)}",

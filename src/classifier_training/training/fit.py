@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from loguru import logger
 
 from classifier_training.artifacts.checkpoint import ModelCard, TrainedModel, load_model
@@ -28,7 +29,7 @@ from classifier_training.config.schema import Config
 from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.index import DataIndex, index_data
 from classifier_training.data.statistics import statistics
-from classifier_training.errors import ClassifierTrainingError, ExportError, InterruptedRunError
+from classifier_training.errors import ExportError, InterruptedRunError
 from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
 from classifier_training.evaluation.export import export_verified
 from classifier_training.evaluation.inference import exact_fp32
@@ -36,7 +37,7 @@ from classifier_training.runtime.files import replacing, write_json
 from classifier_training.runtime.preprocess import PreprocessSpec
 from classifier_training.runtime.progress import progress
 from classifier_training.training.hardware import Hardware, choose_hardware
-from classifier_training.training.loop import train_network
+from classifier_training.training.loop import TrainingParts, train_network
 from classifier_training.training.resume import find_start
 from classifier_training.training.start import build_network
 from classifier_training.training.trainer import build_callbacks, build_loggers
@@ -60,8 +61,10 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         exact_fp32()
         index = index_data(config.data)
         identity = _identity(config, index, command)
-        record = check_folder(folder, identity)
-        if record is not None and _is_finished(record, config):
+        # Distributed training runs this command again in each further process.
+        is_main = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+        record = check_folder(folder, identity) if is_main else folder.read_record()
+        if is_main and record is not None and _is_finished(record, config):
             logger.info("{} is finished; nothing to do", folder.path)
             return Run(folder, record)
 
@@ -72,18 +75,19 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         start = find_start(config, folder, card, network)
         augmentation = build_augmentation(config.transforms)
         callbacks, loggers = build_callbacks(config), build_loggers(config)
+        data = ImageDataModule(
+            index.manifest, config.data, spec, transform=augmentation, seed=config.seed
+        )
+        parts = TrainingParts(config, folder, hardware, network, data, callbacks, loggers, start)
+        if not is_main:
+            train_network(parts, card)
+            return load_run(folder.path)
         record = _open_run(folder, identity, record, hardware)
         log.open(folder.log)
         with _status(folder):
             _write_data(folder, index)
-            card = replace(card, run_id=record["id"])
-            data = ImageDataModule(
-                index.manifest, config.data, spec, transform=augmentation, seed=config.seed
-            )
             with _stage(folder, "fit"):
-                best = train_network(
-                    config, folder, hardware, network, card, data, callbacks, loggers, start
-                )
+                best = train_network(parts, replace(card, run_id=record["id"]))
                 folder.update_record({"best": best})
             return _finish(config, folder, index, hardware, best, data.workers)
 
@@ -102,7 +106,7 @@ def train(overrides: Sequence[str], *, root: str = "train", out: Path | str) -> 
     from classifier_training.config.compose import allowed_modules, compose_config, make_strict
     from classifier_training.config.validate import validate
 
-    composed = compose_config(make_strict(list(overrides)), root=root)
+    composed = compose_config(make_strict(list(overrides)), root=root, output_dir=str(out))
     config = validate(composed, allow_modules=allowed_modules(list(overrides)))
     command = f"train({list(overrides)!r}, root={root!r}, out={str(out)!r})"
     return fit(config, RunFolder(Path(out), resume_command=command), command)
@@ -136,7 +140,7 @@ def _finish(
             for split in ("val", "test")
             if len(index.manifest.rows(split))
         }
-    _require_same_score(config, best, evaluations["val"])
+    _require_same_score(config, best, model, evaluations["val"])
     with _stage(folder, "export"):
         val = evaluations["val"]
         exported = export_verified(
@@ -170,21 +174,30 @@ def _evaluate(
     return evaluation
 
 
-def _require_same_score(config: Config, best: dict[str, Any], val: Evaluation) -> None:
-    """Refuse to export when the reloaded checkpoint does not score what training measured."""
+def _require_same_score(
+    config: Config, best: dict[str, Any], model: TrainedModel, val: Evaluation
+) -> None:
+    """Refuse to export when the reloaded checkpoint is not what training measured."""
     prefix, _, name = str(best["metric"]).partition("/")
-    if prefix != "val" or config.trainer.limit_val_batches != 1.0:
-        return  # the raw weights were monitored, or only a part of val was scored
-    measured = val.scores.value(name)
-    # A tie that another kernel breaks the other way may move one image, no more.
-    allowed = 2.0 / val.scores.images
-    if abs(measured - best["score"]) > allowed:
+    limit = config.trainer.limit_val_batches
+    # The raw weights may have been monitored, or only a part of val scored.
+    is_comparable = prefix == "val" and isinstance(limit, float) and limit == 1.0
+    measured = val.scores.value(name) if is_comparable else best["score"]
+    if model.epoch != best["epoch"] or abs(measured - best["score"]) > _allowed(name, val):
         raise ExportError(
-            f"the reloaded best checkpoint scores {best['metric']} {measured:.6f}, "
-            f"but training measured {best['score']:.6f}",
-            expected="the same score: what is exported must be what was measured",
+            f"the reloaded best checkpoint is of epoch {model.epoch} and scores {best['metric']} "
+            f"{measured:.6f}, but training measured {best['score']:.6f} in epoch {best['epoch']}",
+            expected="the same weights and score: what is exported must be what was measured",
             mend="this is a fault of this program or of the machine; please report it with log.txt",
         )
+
+
+def _allowed(name: str, val: Evaluation) -> float:
+    """Return what one image can move a score by when another kernel breaks a tie differently."""
+    is_macro = name.endswith("_macro")
+    smallest = min(count for count in val.scores.confusion.sum(axis=1) if count)
+    classes = len(val.scores.confusion)
+    return 2.0 / min(val.scores.images, classes * int(smallest) if is_macro else val.scores.images)
 
 
 def _identity(config: Config, index: DataIndex, command: str) -> Identity:
@@ -264,9 +277,10 @@ def _stage(folder: RunFolder, name: str) -> Iterator[None]:
 def _status(folder: RunFolder) -> Iterator[None]:
     try:
         yield
-    except InterruptedRunError:
+    except (InterruptedRunError, KeyboardInterrupt, SystemExit):
         folder.update_record({"status": "interrupted"})
         raise
-    except ClassifierTrainingError:
-        folder.update_record({"status": "failed"})
+    except Exception:
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            folder.update_record({"status": "failed"})
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +27,44 @@ from classifier_training.training.start import build_loss
 from classifier_training.training.trainer import build_trainer
 
 
-def train_network(
-    config: Config,
-    folder: RunFolder,
-    hardware: Hardware,
-    network: Classifier,
-    card: ModelCard,
-    data: ImageDataModule,
-    callbacks: list[Callback],
-    loggers: list[Logger],
-    start: Path | None,
-) -> dict[str, Any]:
-    """Train, from ``start`` if given, and return the best epoch: ``epoch``, ``metric``, ``score``.
+@dataclass(frozen=True)
+class TrainingParts:
+    """What training is made of; all of it can be refused, so all is built before it starts.
+
+    Attributes:
+        config: The validated configuration.
+        folder: The run folder.
+        hardware: Device and precision.
+        network: With its starting weights.
+        data: Feeds the manifest.
+        callbacks: Observers and early stopping.
+        loggers: Trackers.
+        start: The checkpoint to go on from, if any.
+    """
+
+    config: Config
+    folder: RunFolder
+    hardware: Hardware
+    network: Classifier
+    data: ImageDataModule
+    callbacks: list[Callback]
+    loggers: list[Logger]
+    start: Path | None
+
+
+def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
+    """Train and return the best epoch: ``epoch``, ``metric``, ``score``.
+
+    Args:
+        parts: What to train, with what.
+        card: What checkpoints say about the network.
 
     Raises:
         DivergedError: The loss is not finite.
         InterruptedRunError: A signal stopped the run; it is saved.
         ResumeError: All is trained, but the best epoch is lost.
     """
+    config, folder, data = parts.config, parts.folder, parts.data
     signals = StopSignals()
     checkpoint = RunCheckpoint(
         folder,
@@ -51,12 +72,13 @@ def train_network(
         save_top_k=config.checkpoint.save_top_k,
         signals=signals,
     )
-    last = None if start is None else adopt(start, folder)
+    last = None if parts.start is None else adopt(parts.start, folder)
     if last is None or not _is_trained(last, checkpoint, config):
-        module = ClassifierModule(
-            network, build_loss(config, data.manifest), card, config, data.manifest.describe
+        loss = build_loss(config, data.manifest)
+        module = ClassifierModule(parts.network, loss, card, config, data.manifest.describe)
+        trainer = build_trainer(
+            config, parts.hardware, folder, checkpoint, parts.callbacks, parts.loggers
         )
-        trainer = build_trainer(config, hardware, folder, checkpoint, callbacks, loggers)
         _announce(config, data)
         with signals:
             _fit(trainer, module, data, last, folder)
@@ -103,7 +125,7 @@ def _is_trained(start: Path, checkpoint: RunCheckpoint, config: Config) -> bool:
 def _announce(config: Config, data: ImageDataModule) -> None:
     batches = len(data.sampler())
     logger.info(
-        "training: {} epochs of {} batches of {}, {} loader processes",
+        "training: {} x {} batches of {} images, {} loader processes",
         config.trainer.max_epochs,
         batches,
         config.data.batch_size,

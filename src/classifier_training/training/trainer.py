@@ -90,6 +90,7 @@ def _quiet_lightning() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*dataloader is not resumable.*",  # it is, through its sampler
         ".*in eval mode at the start of training.*",  # the average, and a frozen backbone
+        ".*sync_dist=True.*",  # our scores are summed over processes before they are logged
         ".*isinstance.treespec, LeafSpec.* is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message)
