@@ -18,7 +18,7 @@ from classifier_training.data.index import index_data
 from classifier_training.models.classifier import Classifier
 from classifier_training.training.fit import preprocess_spec
 from classifier_training.training.hardware import choose_hardware
-from classifier_training.training.loop import train_network
+from classifier_training.training.loop import TrainingParts, train_network
 from classifier_training.training.module import ClassifierModule
 from classifier_training.training.resume import find_start
 from classifier_training.training.start import build_loss, build_network
@@ -83,15 +83,15 @@ def train_only(data: Path, out: Path, *overrides: str) -> RunFolder:
     config = tiny_config(data, *overrides)
     folder = RunFolder(out, resume_command="the same again")
     parts = build_parts(config)
-    train_network(
+    training = TrainingParts(
         config,
         folder,
         choose_hardware(config.trainer),
         parts.network,
-        parts.card,
         parts.data,
         build_callbacks(config),
         build_loggers(config),
         find_start(config, folder, parts.card, parts.network),
     )
+    train_network(training, parts.card)
     return folder

@@ -110,6 +110,8 @@ def _same(folder: RunFolder, whole: RunFolder) -> None:
 @pytest.mark.promise("R1")
 @pytest.mark.promise("R3")
 @pytest.mark.promise("R7")
+@pytest.mark.promise("T2")
+@pytest.mark.promise("T3")
 @pytest.mark.parametrize("cut", _CUTS, ids=lambda cut: cut.name)
 def test_interrupted_is_uninterrupted(
     cut: Cut, whole: _Whole, folder_data: Path, tmp_path: Path
