@@ -10,7 +10,7 @@ import torch
 
 from classifier_training.artifacts.checkpoint import TrainedModel
 from classifier_training.data.dataset import EvaluationDataset, unwrap
-from classifier_training.data.loading import evaluation_loader
+from classifier_training.data.loading import evaluation_loader, shared_heap
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ConfigError
 from classifier_training.models.normalize import Normalize
@@ -56,11 +56,12 @@ def infer(
         pin_memory=device.type == "cuda",
     )
     parts = []
-    for loaded in loader:
-        batch = unwrap(loaded)
-        images = normalize(batch.images.to(device, non_blocking=True))
-        parts.append(network(images.contiguous(memory_format=layout)).cpu())
-        on_images(len(batch.labels))
+    with shared_heap():
+        for loaded in loader:
+            batch = unwrap(loaded)
+            images = normalize(batch.images.to(device, non_blocking=True))
+            parts.append(network(images.contiguous(memory_format=layout)).cpu())
+            on_images(len(batch.labels))
     logits: npt.NDArray[np.float32] = torch.cat(parts).numpy()
     return logits
 

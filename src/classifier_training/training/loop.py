@@ -17,6 +17,7 @@ from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.schema import Config
 from classifier_training.data.balance import drawing_weights
 from classifier_training.data.datamodule import ImageDataModule
+from classifier_training.data.loading import shared_heap
 from classifier_training.models.classifier import Classifier
 from classifier_training.training.checkpoint import RunCheckpoint
 from classifier_training.training.hardware import Hardware
@@ -80,7 +81,7 @@ def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
             config, parts.hardware, folder, checkpoint, parts.callbacks, parts.loggers
         )
         _announce(config, data)
-        with signals:
+        with signals, shared_heap():
             _fit(trainer, module, data, last, folder)
         _report_steps(module, trainer)
     return {
