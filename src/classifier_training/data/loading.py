@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ from classifier_training.data.sampling import EpochBatchSampler
 from classifier_training.runtime.cores import available_cores
 
 _MOST_WORKERS = 8
+
+# Parameter numbers of mallopt(3).
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 
 
 def resolve_workers(asked: int | Literal["auto"]) -> int:
@@ -119,3 +124,16 @@ def _start_worker(_worker: int) -> None:
     """
     os.setpgid(0, 0)
     gc.freeze()
+    _bound_heap()
+
+
+def _bound_heap() -> None:
+    """Give whole batches back to the system instead of growing the heap around them.
+
+    glibc raises its threshold for that by itself; images of many sizes then leave holes that came
+    to 200 MB a worker. Other C libraries have no ``mallopt``, and no such habit.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 32 << 20)
