@@ -65,7 +65,7 @@ demo: $(READY) ## Train, evaluate and export on synthetic jersey numbers
 	$(BIN)/classifier export $(DEMO)/run
 	$(BIN)/classifier verify $(DEMO)/run
 	$(BIN)/classifier predict $(DEMO)/run $(DEMO)/data/test --out $(DEMO)/predictions.csv
-	@echo 'all of it lies in $(DEMO); make demo again shows that a finished run is left alone'
+	@echo 'the numbers: the table above, and $(DEMO)/run/evaluation/*/metrics.json. All of it lies in $(DEMO).'
 
 .PHONY: test
 test: $(READY) ## Run the fast tests

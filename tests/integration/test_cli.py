@@ -324,7 +324,7 @@ def test_a_pickled_job_is_never_read(
         (["--cfg", "job"], "max_epochs: 30"),
         (["--cfg=job", "trainer.max_epochs=3"], "max_epochs: 3"),
         (["--cfg", "job", "--package", "optimizer"], "learning_rate: 0.0005"),
-        (["--cfg", "job", "--config-name", "train_demo.yaml"], "max_epochs: 12"),
+        (["--cfg", "job", "--config-name", "train_demo.yaml"], "image_size: 64"),
         (["--cfg", "job", "-m", "seed=5,6"], "seed: 5"),
         (["--help"], "model: base, resnet18"),
         (["-sc", "install=bash"], "COMPREPLY"),
