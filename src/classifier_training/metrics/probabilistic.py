@@ -42,10 +42,11 @@ def auroc_macro(
     counter-examples.
     """
     areas = []
+    exact = probabilities.astype(np.float64)  # newer scipy ranks in the precision of its input
     for index in range(probabilities.shape[1]):
         positive = labels == index
         hits, others = int(positive.sum()), int((~positive).sum())
         if hits and others:
-            ranks = stats.rankdata(probabilities[:, index])[positive].sum()
+            ranks = stats.rankdata(exact[:, index])[positive].sum()
             areas.append((ranks - hits * (hits + 1) / 2) / (hits * others))
     return float(np.mean(areas)) if areas else None
