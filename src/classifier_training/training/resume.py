@@ -28,12 +28,13 @@ def find_start(
         ConfigError: The given checkpoint is missing or damaged.
         ResumeError: It does not fit the configuration, or is none of ours.
     """
-    path = _newest_valid(folder)
-    if path is None and config.start_checkpoint:
-        path = Path(config.start_checkpoint).expanduser()
-    if path is None:
+    found = _newest_valid(folder)
+    if found is None and config.start_checkpoint:
+        given = Path(config.start_checkpoint).expanduser()
+        found = given, read_checkpoint(given)
+    if found is None:
         return None
-    checkpoint = read_checkpoint(path)
+    path, checkpoint = found
     stored = unpack_card(checkpoint, path)
     for what, ours, theirs in (
         ("model", card.model_name, stored.model_name),
@@ -86,20 +87,18 @@ def saved_state(path: Path) -> dict[str, Any]:
     return _state_of(read_checkpoint(path))
 
 
-def _newest_valid(folder: RunFolder) -> Path | None:
-    """Return ``last``, or, if the disk lost it, the newest of the other whole checkpoints."""
+def _newest_valid(folder: RunFolder) -> tuple[Path, dict[str, Any]] | None:
+    """Return ``last``, or, if the disk lost it, the newest other whole checkpoint; with content."""
     others = sorted(folder.checkpoints.glob("epoch=*.ckpt"), reverse=True)
     damage: ConfigError | None = None
     for path in (folder.last, *others, folder.best):
         if not path.exists():
             continue
         try:
-            read_checkpoint(path)
+            return path, read_checkpoint(path)
         except ConfigError as error:
             logger.warning("run: {}", error.what)
             damage = damage or error
-        else:
-            return path
     if damage is not None:
         raise damage
     return None
