@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -177,12 +178,23 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     folder = write_folder(tmp_path / "data")
     listed = write_jsonl(write_folder(tmp_path / "listed", counts={"train": 12, "val": 4}))
-    with (listed / "val" / "annotations.jsonl").open("a") as file:
-        file.write('{"image": "0/000.png", "suffix": ""}\n')
-    config = composed(*TINY, f"data.data_root={folder}", "trainer.max_epochs=1")
+    for split in ("train", "val"):
+        with (listed / split / "annotations.jsonl").open("a") as file:
+            file.write('{"image": "unreadable.png", "suffix": ""}\n')
+        shutil.copy(next((listed / split).rglob("*.png")), listed / split / "unreadable.png")
+    config = composed(
+        *(*TINY, f"data.data_root={folder}", "trainer.max_epochs=1"),
+        *("data.cache=disk", f"data.cache_dir={tmp_path / 'cache'}"),
+        *("calibration.target_accuracy=null", "calibration.target_coverage=0.8"),
+    )
     indexed = [
         composed(f"data.data_root={listed}", "data=basketball_jersey_numbers").data,
         composed(f"data.data_root={listed / 'train'}").data,  # to be split
+        composed(f"data.data_root={folder}", "data.split.folds=2", "data.split.fold=0").data,
+        composed(
+            *(f"data.data_root={listed}", "data=basketball_jersey_numbers"),
+            *("data.on_empty_label=class", "data.empty_label_name=unreadable"),
+        ).data,
     ]
     monkeypatch.setattr(Section, "__getattribute__", remember, raising=False)
     for data in indexed:

@@ -12,8 +12,8 @@ from classifier_training.config.choices import ResizeMode
 from classifier_training.runtime.class_map import ClassMap
 from classifier_training.runtime.files import write_json
 from classifier_training.runtime.golden import make_golden
-from classifier_training.runtime.predictor import open_session, run_session
 from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.runtime.session import open_session, run_session
 from classifier_training.runtime.sidecar import (
     ONNX_NAME,
     SIDECAR_NAME,

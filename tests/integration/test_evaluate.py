@@ -20,6 +20,7 @@ from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.evaluate import run_evaluate
 from classifier_training.cli.report import set_up_logging
 from classifier_training.cli.verdict import show_verdict
+from classifier_training.config.metric_names import SCORES
 from classifier_training.errors import (
     ClassifierTrainingError,
     ConfigError,
@@ -32,6 +33,12 @@ from tests.helpers import spies
 from tests.helpers.data import CLASSES, COUNTS, class_image, write_folder
 from tests.helpers.hard_data import write_hard_folder
 from tests.helpers.runs import tiny_train
+
+FILES = {
+    "metrics.json", "per_class.csv", "predictions.csv", "confusion_matrix.csv",
+    "confusion_matrix.png", "reliability.csv", "reliability.png", "risk_coverage.csv",
+    "risk_coverage.png", "slices.csv",
+}  # fmt: skip
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -151,15 +158,21 @@ def test_every_headline_metric_is_written_with_its_interval(tiny_run: Run, split
 
     assert content["split"] == split
     assert content["calibrated"] is False
-    assert set(content["metrics"]) == {
-        "acc_top1", "acc_top5", "acc_macro", "f1_macro", "precision_macro", "loss",
-    }  # fmt: skip
+    assert {name: item["method"] for name, item in content["metrics"].items()} == {
+        "acc_top1": "wilson",
+        "acc_top5": "wilson",
+        "acc_macro": "bootstrap",
+        "f1_macro": "bootstrap",
+        "precision_macro": "bootstrap",
+        "loss": "hall",
+        "ece": "inversion",
+        "auroc_macro": "delong",
+    }
     for name, estimate in content["metrics"].items():
         assert estimate["low"] <= estimate["value"] <= estimate["high"], name
-        wanted = "wilson" if name in ("acc_top1", "acc_top5") else "bootstrap"
-        assert estimate["method"] == wanted
-    assert 0 <= content["ece"] <= 1
-    assert 0 <= content["auroc_macro"] <= 1
+        assert estimate["low"] < estimate["high"], name
+        assert name == "loss" or 0 <= estimate["low"] <= estimate["high"] <= 1, name
+    assert 0 <= content["aurc"] <= 1
 
 
 @pytest.mark.promise("N2")
@@ -199,7 +212,9 @@ def test_validation_forwards_each_image_once_and_evaluate_repeats_its_answers(
     }
     assert 0.3 < run.best_score < 1  # a score that another network would not have by chance
     best = table(run.folder.history)[run.record["best"]["epoch"]]
-    for name, estimate in run.metrics("val")["metrics"].items():
+    measured = run.metrics("val")["metrics"]
+    for name in SCORES:
+        estimate = measured[name]
         assert float(best[f"val/{name}"]) == pytest.approx(estimate["value"], abs=1e-6), name
 
 
@@ -220,9 +235,7 @@ def test_an_evaluation_with_its_confusion_matrix_is_one_pass(tiny_run: Run, tmp_
     assert seen["images"] == COUNTS["test"] * len(CLASSES)
     assert progress == [(5, 16), (10, 16), (15, 16), (16, 16)]
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {
-        "metrics.json", "per_class.csv", "predictions.csv", "confusion_matrix.csv",
-    }  # fmt: skip
+    assert written == FILES
 
 
 @pytest.mark.promise("T1")

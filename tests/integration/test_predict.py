@@ -16,10 +16,10 @@ import torch
 
 from classifier_training.artifacts.checkpoint import load_model
 from classifier_training.artifacts.run_folder import Run
-from classifier_training.cli.predict import run_predict
 from classifier_training.cli.verify import run_verify
 from tests.helpers.onnx_pair import write_pair
 from tests.helpers.pixels import noise, write_images
+from tests.helpers.predicting import predict
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,6 @@ def images(tmp_path: Path) -> Path:
             ".cache/x.png": noise(5),
         },
     )
-
-
-def predict(model: Path, *arguments: str | Path, out: Path | None = None, top_k: int = 5) -> int:
-    names = [str(argument) for argument in arguments]
-    return run_predict(model, names, top_k=top_k, out=out, batch_size=2, debug=False)
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -143,10 +138,7 @@ def test_result_does_not_depend_on_the_batch(model: Path, images: Path, tmp_path
     found = []
     for batch_size in (1, 3, 32):
         out = tmp_path / f"{batch_size}.csv"
-        code = run_predict(
-            model, [str(images)], top_k=1, out=out, batch_size=batch_size, debug=False
-        )
-        assert code == 0
+        assert predict(model, images, out=out, batch_size=batch_size) == 0
         found.append(table(out))
 
     for rows in found[1:]:
@@ -254,9 +246,9 @@ def test_mismatched_pair_ends_with_5(
 
     codes = [
         predict(tmp_path / "a", images),
-        run_verify(tmp_path / "a", data=None, debug=False),
+        run_verify(tmp_path / "a", backend="pil", data=None, debug=False),
         predict(tmp_path / "b", images),
-        run_verify(tmp_path / "b/model.onnx", data=None, debug=False),
+        run_verify(tmp_path / "b/model.onnx", backend="pil", data=None, debug=False),
     ]
 
     assert codes == [5, 5, 0, 0]
@@ -302,7 +294,7 @@ def test_verify_refuses_what_it_does_not_reproduce(
     assert callable(edit)
     path.write_bytes(edit(path.read_bytes().decode()).encode())
 
-    assert run_verify(run_copy, data=None, debug=False) == 5
+    assert run_verify(run_copy, backend="pil", data=None, debug=False) == 5
     assert expected in capsys.readouterr().err
 
 
@@ -320,7 +312,7 @@ def test_verify_notices_a_recorded_class_that_changed(
         writer.writeheader()
         writer.writerows(rows)
 
-    assert run_verify(run_copy, data=None, debug=False) == 5
+    assert run_verify(run_copy, backend="pil", data=None, debug=False) == 5
     assert "images get another class" in capsys.readouterr().err
 
 
@@ -332,10 +324,10 @@ def test_verify_finds_moved_data(
     (run_copy / "run.json").write_text("{}")
 
     codes = [
-        run_verify(run_copy, data=tmp_path / "moved", debug=False),
-        run_verify(run_copy, data=None, debug=False),
-        run_verify(run_copy, data=tmp_path / "nowhere", debug=False),
-        run_verify(run_copy / "model.onnx", data=tmp_path / "moved", debug=False),
+        run_verify(run_copy, backend="pil", data=tmp_path / "moved", debug=False),
+        run_verify(run_copy, backend="pil", data=None, debug=False),
+        run_verify(run_copy, backend="pil", data=tmp_path / "nowhere", debug=False),
+        run_verify(run_copy / "model.onnx", backend="pil", data=tmp_path / "moved", debug=False),
     ]
 
     message = capsys.readouterr().err
@@ -352,5 +344,5 @@ def test_verify_notices_changed_pixels(
     moved = Path(shutil.copytree(folder_data, tmp_path / "moved"))
     (moved / "val/00/000.png").write_bytes(noise(1, (48, 40)))
 
-    assert run_verify(run_copy, data=moved, debug=False) == 5
+    assert run_verify(run_copy, backend="pil", data=moved, debug=False) == 5
     assert "val images get another class than" in capsys.readouterr().err

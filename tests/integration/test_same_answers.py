@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pytest
 
 from classifier_training.artifacts.run_folder import Run
-from classifier_training.cli.predict import run_predict
 from classifier_training.cli.report import set_up_logging
 from classifier_training.cli.verify import run_verify
 from classifier_training.evaluation.evaluate import evaluate
@@ -21,6 +20,7 @@ from classifier_training.runtime.predictor import Predictor
 from tests.helpers import spies
 from tests.helpers.data import CLASSES, COUNTS
 from tests.helpers.hard_data import write_hard_folder
+from tests.helpers.predicting import predict
 from tests.helpers.runs import tiny_train
 
 SPLITS = ("val", "test")
@@ -129,16 +129,8 @@ def test_predict_writes_what_evaluate_recorded(
 ) -> None:
     out = tmp_path / "predictions.csv"
 
-    code = run_predict(
-        answers.run.folder.path,
-        [str(answers.data / split)],
-        top_k=5,
-        out=out,
-        batch_size=5,
-        debug=False,
-    )
+    assert predict(answers.run.folder.path, answers.data / split, out=out, batch_size=5) == 0
 
-    assert code == 0
     with out.open(newline="", encoding="utf-8") as file:
         found = {Path(row["path"]): row for row in csv.DictReader(file)}
     expected = {answers.data / row["path"]: row for row in recorded(answers.run, split)}
@@ -168,7 +160,7 @@ def test_the_predictor_in_python_answers_the_same(answers: Answers, split: str) 
 def test_verify_reads_every_recorded_image_and_agrees(
     answers: Answers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = run_verify(answers.run.folder.path, data=None, debug=False)
+    code = run_verify(answers.run.folder.path, backend="pil", data=None, debug=False)
 
     told = capsys.readouterr().err
     assert code == 0

@@ -32,7 +32,9 @@ def records_of(root: Path, labels: tuple[str, ...] = LABELS) -> list[Record]:
     names = [f"i/{at}.png" for at in range(len(labels))]
     write_images(root, {name: numbered(at) for at, name in enumerate(names)})
     return [
-        Record(name, label, "train", "list.jsonl", at + 1, '{"a": 1}' if at % 2 else "")
+        Record(
+            name, label, "train", "list.jsonl", at + 1, '{"a": 1}' if at % 2 else "", f"g{at // 3}"
+        )
         for at, (name, label) in enumerate(zip(names, labels, strict=True))
     ]
 
@@ -48,6 +50,7 @@ def described(manifest: Manifest) -> list[tuple[object, ...]]:
             int(manifest.lines[row]),
             manifest.hashes[row].tobytes(),
             manifest.metadata[row],
+            manifest.groups[row],
         )
         for row in range(len(manifest))
     ]
@@ -62,6 +65,23 @@ def test_manifest_is_reread_as_it_was(tmp_path: Path) -> None:
 
     assert described(again) == described(manifest)
     assert again.fingerprint() == manifest.fingerprint()
+
+
+@pytest.mark.promise("D6")
+def test_manifest_from_before_groups_is_read(tmp_path: Path) -> None:
+    manifest = build(tmp_path, records_of(tmp_path))
+    manifest.write(tmp_path / "new.csv")
+    with (tmp_path / "new.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row[:5] + row[6:] for row in csv.reader(file)]
+    with (tmp_path / "old.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+    old = Manifest.read(tmp_path / "old.csv", manifest.class_map, tmp_path)
+
+    assert rows[0] == ["path", "label", "split", "source", "line", "hash", "metadata"]
+    assert list(old.groups) == [""] * len(LABELS)
+    assert [row[:-1] for row in described(old)] == [row[:-1] for row in described(manifest)]
+    assert old.fingerprint() == manifest.fingerprint()
 
 
 @pytest.mark.promise("D2")
@@ -118,6 +138,7 @@ def test_any_path_and_label_survive_the_csv(
         lines=hashed.lines,
         hashes=hashed.hashes,
         metadata=PackedStrings(labels[at % len(labels)] for at in range(len(names))),
+        groups=PackedStrings(names),
     )
     manifest.write(root / "manifest.csv")
 
@@ -147,8 +168,8 @@ def test_packed_strings_give_back_what_they_got(values: list[str]) -> None:
         lambda data: data.replace(b"list.jsonl,1,", b"list.jsonl,one,"),
         lambda data: data.replace(b"list.jsonl,1,", b"list.jsonl,99999999999,"),
         lambda data: data.replace(b"i/1.png,00,", b"i/1.png,000,"),
-        lambda data: data.replace(b"list.jsonl,1,", b"list.jsonl,1,zz"),
-        lambda data: data.replace(b"list.jsonl,1,", b"list.jsonl,1,ab"),
+        lambda data: data.replace(b"list.jsonl,1,g0,", b"list.jsonl,1,g0,zz"),
+        lambda data: data.replace(b"list.jsonl,1,g0,", b"list.jsonl,1,g0,ab"),
     ],
 )
 def test_damaged_manifest_is_a_data_error(tmp_path: Path, damage: object) -> None:

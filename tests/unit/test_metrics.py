@@ -156,7 +156,7 @@ def test_auroc_of_a_whole_table_is_scikit_learns_one_versus_rest() -> None:
 
     expected = sk.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
 
-    assert score(logits, labels).plain["auroc_macro"] == pytest.approx(expected, abs=1e-6)
+    assert score(logits, labels).value("auroc_macro") == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.promise("N1")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,14 @@ from scipy.stats import binom
 from classifier_training.config.compose import compose_config, make_strict
 from classifier_training.config.validate import validate
 from classifier_training.data.balance import class_weights, drawing_weights
+from classifier_training.data.datamodule import ImageDataModule
+from classifier_training.data.manifest import Manifest
+from classifier_training.data.records import Record
 from classifier_training.data.sampling import Draw, EpochBatchSampler
 from classifier_training.errors import ConfigError
+from classifier_training.runtime.class_map import ClassMap
+from classifier_training.runtime.preprocess import PreprocessSpec
+from tests.helpers.config import config_of
 
 ROWS = np.arange(100, 150)
 
@@ -75,7 +82,7 @@ def test_processes_share_an_epoch_without_a_batch_of_one(
 def test_resumed_sampler_goes_on_where_it_stopped(
     done: int, epoch: int, is_weighted: bool, count: int
 ) -> None:
-    weights = drawing_weights(np.arange(count) % 3) if is_weighted else None
+    weights = drawing_weights(np.arange(count) % 3, "weighted" if is_weighted else "none")
     rows = np.arange(count)
     whole = EpochBatchSampler(rows, batch_size=8, seed=5, weights=weights)
     resumed = EpochBatchSampler(
@@ -105,7 +112,8 @@ def test_draws_know_their_place_over_all_processes() -> None:
 def test_weighted_sampler_draws_classes_equally() -> None:
     labels = np.repeat([0, 1, 2, 3], [640, 300, 50, 10])
     rows = np.arange(1000, 2000)
-    sampler = EpochBatchSampler(rows, batch_size=50, seed=0, weights=drawing_weights(labels))
+    weights = drawing_weights(labels, "weighted")
+    sampler = EpochBatchSampler(rows, batch_size=50, seed=0, weights=weights)
 
     for epoch in range(5):
         counts = Counter(int(labels[row - 1000]) for row in drawn(epoch_of(sampler, epoch)))
@@ -118,7 +126,7 @@ def test_weighted_sampler_draws_classes_equally() -> None:
 def test_weighted_sampler_draws_equally_within_a_class() -> None:
     labels = np.repeat([0, 1], [90, 10])
     sampler = EpochBatchSampler(
-        np.arange(100), batch_size=10, seed=0, weights=drawing_weights(labels)
+        np.arange(100), batch_size=10, seed=0, weights=drawing_weights(labels, "weighted")
     )
 
     counts = Counter(row for epoch in range(200) for row in drawn(epoch_of(sampler, epoch)))
@@ -126,6 +134,46 @@ def test_weighted_sampler_draws_equally_within_a_class() -> None:
     rare = [counts[row] for row in range(90, 100)]
     low, high = binom.interval(0.9999, 20_000, 0.05)
     assert all(low <= count <= high for count in rare), rare
+
+
+@pytest.mark.promise("D11")
+def test_sqrt_sampler_draws_by_the_root_of_the_count() -> None:
+    """Classes of 900, 400 and 100 images come as 30 : 20 : 10."""
+    labels = np.repeat([0, 1, 2], [900, 400, 100])
+    weights = drawing_weights(labels, "sqrt")
+    assert weights is not None
+    np.testing.assert_allclose(np.bincount(labels, weights), [1 / 2, 1 / 3, 1 / 6], rtol=1e-12)
+    assert len(set(weights[labels == 1])) == 1
+    sampler = EpochBatchSampler(np.arange(1400), batch_size=50, seed=0, weights=weights)
+
+    drawn_labels = np.bincount(labels[drawn(epoch_of(sampler, 0))])
+
+    for count, share in zip(drawn_labels, [1 / 2, 1 / 3, 1 / 6], strict=True):
+        low, high = binom.interval(0.9999, 1400, share)
+        assert low <= count <= high
+    assert drawing_weights(labels, "none") is None
+
+
+@pytest.mark.promise("D11")
+@pytest.mark.parametrize("sampler", ["weighted", "sqrt"])
+def test_the_configured_sampler_is_the_one_that_draws(folder_data: Path, sampler: str) -> None:
+    data = config_of(f"data.data_root={folder_data}", f"data.sampler={sampler}").data
+    few = Manifest.build(
+        [
+            Record(f"train/{label}/{at:03d}.png", label, "train", "", 0, "")
+            for label, count in (("0", 9), ("00", 1))
+            for at in range(count)
+        ],
+        ClassMap(("0", "00")),
+        folder_data,
+    )
+    spec = PreprocessSpec(16, "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    module = ImageDataModule(few, data, spec, transform=None, seed=0)
+
+    draws = np.concatenate([module.sampler().order(epoch) for epoch in range(400)])
+
+    rare = float((few.labels[draws] == 1).mean())
+    assert rare == pytest.approx({"weighted": 0.5, "sqrt": 0.25}[sampler], abs=0.03)
 
 
 @pytest.mark.promise("D11")
@@ -149,16 +197,24 @@ def test_class_weights_are_as_published() -> None:
 
 
 @pytest.mark.promise("D11")
-def test_correcting_the_imbalance_twice_is_refused() -> None:
-    both = ["data.data_root=x", "data.sampler=weighted", "loss.class_weights=inverse"]
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (("data.sampler=weighted", "loss.class_weights=inverse"), "loss.class_weights"),
+        (("data.sampler=sqrt", "loss=weighted"), "loss.class_weights"),
+        (("data.sampler=sqrt", "loss=logit_adjusted"), "loss.logit_adjustment"),
+        (("loss=weighted", "loss.logit_adjustment=0.5"), "loss.logit_adjustment"),
+    ],
+)
+def test_correcting_the_imbalance_twice_is_refused(overrides: tuple[str, ...], key: str) -> None:
+    both = ["data.data_root=x", *overrides]
 
     with pytest.raises(ConfigError, match="configuration") as caught:
         validate(compose_config(make_strict(both)), allow_modules=[])
-    allowed = validate(
+    validate(
         compose_config(make_strict([*both, "data.allow_double_balance=true"])), allow_modules=[]
     )
 
-    assert [problem.key for problem in caught.value.problems] == ["loss.class_weights"]
+    assert [problem.key for problem in caught.value.problems] == [key]
     assert "corrects the same imbalance twice" in str(caught.value)
     assert caught.value.exit_code == 2
-    assert allowed.data.sampler == "weighted"

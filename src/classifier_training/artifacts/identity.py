@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +22,20 @@ from classifier_training.runtime.files import write_json, write_text
 FREE_KEYS = (
     "allow_modules",
     "callbacks.progress",
+    "data.cache",
+    "data.cache_dir",
+    "data.corrections",
+    "data.check",
     "data.data_root",
+    "data.max_aspect_ratio",
+    "data.max_bad_share",
+    "data.min_class_images",
+    "data.min_image_side",
+    "data.near_duplicate_distance",
     "data.num_workers",
+    "data.on_bad_image",
     "data.prefetch_factor",
+    "data.staging_dir",
     "data.test_path",
     "data.train_path",
     "data.val_path",
@@ -124,9 +136,8 @@ def adopt_changes(folder: RunFolder, identity: Identity) -> list[str]:
 def _differences(folder: RunFolder, identity: Identity, record: dict[str, Any]) -> list[str]:
     lines = []
     for key, old, new in _changed(_stored_config(folder), identity.config):
-        is_free = any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
         is_longer = key == "trainer.max_epochs" and isinstance(old, int) and new > old
-        if not (is_free or is_longer):
+        if not (below(key, FREE_KEYS) or is_longer):
             lines.append(f"{key}: {new!r} here, {old!r} in the run")
     if record["data_fingerprint"] != identity.fingerprint:
         lines.append(
@@ -149,7 +160,7 @@ def _stored_config(folder: RunFolder) -> dict[str, Any]:
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    flat_old, flat_new = _flatten(old, ""), _flatten(new, "")
+    flat_old, flat_new = flatten(old), flatten(new)
     keys = sorted(flat_old.keys() | flat_new.keys())
     return [
         (key, flat_old.get(key), flat_new.get(key))
@@ -158,12 +169,18 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, A
     ]
 
 
-def _flatten(node: Any, prefix: str) -> dict[str, Any]:
+def below(key: str, sections: Iterable[str]) -> bool:
+    """Whether a dotted key is one of these, or stands inside one."""
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted key; lists are leaves."""
     if not isinstance(node, dict) or not node:
         return {prefix: node}
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
     return flat
 
 

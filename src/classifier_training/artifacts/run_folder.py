@@ -73,6 +73,16 @@ class RunFolder:
         return self.path / "data" / "statistics.json"
 
     @property
+    def statistics_picture(self) -> Path:
+        """The same as a picture."""
+        return self.path / "data" / "statistics.png"
+
+    @property
+    def plots(self) -> Path:
+        """Folder of what observers draw and count."""
+        return self.path / "plots"
+
+    @property
     def onnx(self) -> Path:
         """The exported model."""
         return self.path / ONNX_NAME
@@ -81,6 +91,21 @@ class RunFolder:
     def sidecar(self) -> Path:
         """What a deployer must know besides the ONNX file."""
         return self.path / SIDECAR_NAME
+
+    @property
+    def calibration(self) -> Path:
+        """What was fitted on val for the best checkpoint, and what it brings."""
+        return self.path / "evaluation" / "calibration.json"
+
+    @property
+    def image_facts(self) -> Path:
+        """What decoding every image found, where that was done."""
+        return self.path / "data" / "image_facts.npz"
+
+    @property
+    def check(self) -> Path:
+        """What the checks of the data found."""
+        return self.path / "data" / "check.json"
 
     def evaluation(self, split: str) -> Path:
         """Folder of a split's evaluation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -21,7 +22,7 @@ class RunLog:
         self._sinks: list[int] = []
 
     def __enter__(self) -> RunLog:
-        self._sinks.append(logger.add(self._early.append, format=_FORMAT, level="DEBUG"))
+        self._sinks.append(self._add(self._early.append))
         return self
 
     def __exit__(
@@ -38,4 +39,9 @@ class RunLog:
         logger.remove(self._sinks.pop())
         with path.open("a", encoding="utf-8") as file:
             file.writelines(self._early)
-        self._sinks.append(logger.add(path, format=_FORMAT, level="DEBUG"))
+        self._sinks.append(self._add(path))
+
+    @staticmethod
+    def _add(sink: Path | Callable[[str], None]) -> int:
+        # loguru's diagnosis would write the values of variables into tracebacks: secrets too.
+        return logger.add(sink, format=_FORMAT, level="DEBUG", diagnose=False)

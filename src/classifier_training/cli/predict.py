@@ -6,9 +6,11 @@ import glob
 import io
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from loguru import logger
 
 from classifier_training.cli.report import guarded, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError, DataError
@@ -16,42 +18,134 @@ from classifier_training.runtime.class_map import ClassMap
 from classifier_training.runtime.files import replacing
 from classifier_training.runtime.images import IMAGE_EXTENSIONS
 from classifier_training.runtime.prediction_files import write_predictions
-from classifier_training.runtime.predictor import Prediction, Predictor
+from classifier_training.runtime.predictor import Extras, Prediction, Predictor
 from classifier_training.runtime.progress import progress
 from classifier_training.runtime.walking import walk_files
 
 _ENDINGS = (".csv", ".jsonl")
+_ON_BAD_IMAGE = ("error", "skip")
+_MOST_NAMED = 20  # images unlike the training images; the file lists all
 
 
-def run_predict(
-    model: Path,
-    images: list[str],
-    *,
-    top_k: int,
-    out: Path | None,
-    batch_size: int,
-    debug: bool,
-) -> int:
+@dataclass(frozen=True)
+class PredictOptions:
+    """What ``classifier predict`` was asked, besides model and images.
+
+    Attributes:
+        top_k: Classes shown an image.
+        out: File to write instead of showing.
+        batch_size: Images at a time.
+        extras: What is wanted besides the probabilities.
+        on_bad_image: ``error`` or ``skip``.
+        threads: Of the session; None: the cores this process may use.
+        provider: Of onnxruntime.
+    """
+
+    top_k: int
+    out: Path | None
+    batch_size: int
+    extras: Extras
+    on_bad_image: str
+    threads: int | None
+    provider: str
+
+
+def run_predict(model: Path, images: list[str], options: PredictOptions, *, debug: bool) -> int:
     """Classify images and return the exit code."""
     set_up_logging(debug=debug)
 
     def task() -> int:
-        if out is not None and out.suffix not in _ENDINGS:
-            raise ConfigError(
-                f"--out {out} has an unknown ending",
-                expected=f"one of {', '.join(_ENDINGS)}",
-                mend=f"--out {out.with_suffix('.csv')}",
-            )
-        predictor = Predictor.load(model)
+        _check(options)
+        predictor = Predictor.load(model, threads=options.threads, providers=[options.provider])
         paths = expand(images)
-        predictions = predictor.predict(paths, batch_size=batch_size)
-        if out is None:
-            _show(predictions, predictor.class_map, top_k)
-            return EXIT_OK
-        _write(out, predictor.class_map, predictions, len(paths))
+        notes = _Notes(skips=options.on_bad_image == "skip")
+        predictions = predictor.predict(
+            paths,
+            batch_size=options.batch_size,
+            extras=options.extras,
+            on_bad_image=notes.skip if notes.skips else None,
+        )
+        _answer(predictor, notes.watch(predictions), len(paths), options)
+        notes.summarise()
         return EXIT_OK
 
     return guarded(task, debug=debug)
+
+
+def _check(options: PredictOptions) -> None:
+    if options.out is not None and options.out.suffix not in _ENDINGS:
+        raise ConfigError(
+            f"--out {options.out} has an unknown ending",
+            expected=f"one of {', '.join(_ENDINGS)}",
+            mend=f"--out {options.out.with_suffix('.csv')}",
+        )
+    if options.on_bad_image not in _ON_BAD_IMAGE:
+        raise ConfigError(
+            f"--on-bad-image {options.on_bad_image} is unknown",
+            expected=f"one of {', '.join(_ON_BAD_IMAGE)}",
+            mend="--on-bad-image skip",
+        )
+
+
+def _answer(
+    predictor: Predictor, predictions: Iterable[Prediction], total: int, options: PredictOptions
+) -> None:
+    if options.out is None:
+        _show(predictions, predictor.class_map, options.top_k)
+    else:
+        _write(options.out, predictor.class_map, predictions, total, options.extras)
+
+
+class _Notes:
+    """What is said about files beside their predictions."""
+
+    def __init__(self, *, skips: bool) -> None:
+        self.skips = skips
+        self._skipped = 0
+        self._unsure = 0
+        self._odd = 0
+        self._foreign = 0
+        self._answered = 0
+
+    def skip(self, error: DataError) -> None:
+        """Name a file that is left out."""
+        self._skipped += 1
+        logger.warning("left out: {}", error.what)
+
+    def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Count while passing predictions through.
+
+        Raises:
+            DataError: Every file was left out.
+        """
+        for item in predictions:
+            self._answered += 1
+            self._unsure += item.unsure is True
+            self._foreign += item.out_of_distribution is True
+            if item.oddities:
+                self._odd += 1
+                if self._odd <= _MOST_NAMED:
+                    text = "unlike the training images: {}: {}"
+                    logger.warning(text, item.path, ", ".join(item.oddities))
+            yield item
+        if not self._answered:
+            raise DataError(
+                f"none of the {self._skipped} images can be read",
+                expected="at least one image that can be decoded",
+                mend="restore the files named above",
+            )
+
+    def summarise(self) -> None:
+        """Say how many there were of each kind."""
+        counts = {
+            "could not be read and are left out": self._skipped,
+            "are unlike the training images in size, brightness or contrast": self._odd,
+            "answers are unsure": self._unsure,
+            "are out of distribution": self._foreign,
+        }
+        for text, count in counts.items():
+            if count:
+                logger.warning("{:,} of {:,} {}", count, self._answered + self._skipped, text)
 
 
 def expand(arguments: Iterable[str]) -> list[Path]:
@@ -98,11 +192,15 @@ def _images_in(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _write(out: Path, class_map: ClassMap, predictions: Iterable[Prediction], total: int) -> None:
+def _write(
+    out: Path, class_map: ClassMap, predictions: Iterable[Prediction], total: int, extras: Extras
+) -> None:
     as_jsonl = out.suffix == ".jsonl"
     try:
         with progress("predict") as report, replacing(out) as temporary:
-            rows = write_predictions(temporary, class_map, predictions, as_jsonl=as_jsonl)
+            rows = write_predictions(
+                temporary, class_map, predictions, as_jsonl=as_jsonl, extras=extras
+            )
             for done, _ in enumerate(rows, start=1):
                 report(done, total)
     except OSError as error:
@@ -119,4 +217,19 @@ def _show(predictions: Iterable[Prediction], class_map: ClassMap, top_k: int) ->
     for item in predictions:
         order = np.argsort(-item.probabilities, kind="stable")[:top_k]
         shown = "  ".join(f"{class_map.names[i]} {item.probabilities[i]:.3f}" for i in order)
-        print(f"{item.path}: {shown}", flush=True)
+        print(f"{item.path}: {shown}{_remarks(item)}", flush=True)
+
+
+def _remarks(item: Prediction) -> str:
+    remarks = []
+    if item.unsure:
+        remarks.append("unsure")
+    if item.candidates is not None:
+        remarks.append(f"one of {{{', '.join(item.candidates)}}}")
+    if item.energy is not None:
+        remarks.append(f"energy {item.energy:.3f}")
+    if item.out_of_distribution:
+        remarks.append("out of distribution")
+    if item.oddities:
+        remarks.append("unlike the training images")
+    return f"  [{'; '.join(remarks)}]" if remarks else ""

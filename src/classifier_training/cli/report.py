@@ -24,6 +24,7 @@ def set_up_logging(*, debug: bool) -> None:
         format="<dim>{time:HH:mm:ss}</dim> <level>{message}</level>",
         level="DEBUG" if debug else "INFO",
         colorize=sys.stderr.isatty(),
+        diagnose=False,  # it would write the values of variables into tracebacks: secrets too
     )
 
 

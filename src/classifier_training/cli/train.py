@@ -84,6 +84,7 @@ class _CommandLine:
     shows_only: bool = False
     shows_version: bool = False
     existing: frozenset[Path] = frozenset()
+    sweep: str = ""
 
 
 def task_manager() -> None:
@@ -227,6 +228,9 @@ def _hand_to_hydra(line: _CommandLine, strict: list[str], modules: list[str]) ->
     try:
         with _arguments([*line.flags, *strict]):
             job()
+        if line.sweep:  # unknown here when a launcher ran the jobs elsewhere
+            command = shlex.join(["classifier", "runs", line.sweep, "--aggregate"])
+            logger.info("mean and interval over seeds or folds: {}", command)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, line.root) from error
     return EXIT_OK
@@ -241,6 +245,7 @@ def _run_job(composed: DictConfig, line: _CommandLine, modules: list[str]) -> No
     path = Path(HydraConfig.get().runtime.output_dir)
     typed = line.overrides
     if line.is_multirun:  # one job of it, as it would be typed alone
+        line.sweep = str(HydraConfig.get().sweep.dir)
         typed = [str(text).lstrip("+") for text in HydraConfig.get().overrides.task]
     command = _command(line, typed)
     resume = f"{command} {shlex.quote(set_to('hydra.run.dir', str(path)))}"

@@ -49,14 +49,19 @@ def _warmup_fits(config: Any) -> Problem | None:
 
 
 def _balanced_once(config: Any) -> Problem | None:
-    is_weighted = config.loss.class_weights in ("inverse", "effective")
-    is_double = config.data.sampler == "weighted" and is_weighted
-    if not is_double or config.data.allow_double_balance:
+    corrections = {
+        "data.sampler": config.data.sampler in ("weighted", "sqrt"),
+        "loss.class_weights": config.loss.class_weights in ("inverse", "effective"),
+        "loss.logit_adjustment": config.loss.logit_adjustment > 0,
+    }
+    active = [key for key, is_on in corrections.items() if is_on]
+    if len(active) < 2 or config.data.allow_double_balance:
         return None
+    *others, last = active
     return Problem(
-        "loss.class_weights",
-        f"together with data.sampler={config.data.sampler} it corrects the same imbalance twice",
-        "set one of the two to none, or data.allow_double_balance=true",
+        last,
+        f"together with {' and '.join(others)} it corrects the same imbalance twice",
+        "keep one of them (none and 0 turn them off), or data.allow_double_balance=true",
     )
 
 
@@ -84,6 +89,81 @@ def _shares_leave_some(config: Any) -> Problem | None:
     )
 
 
+def _fold_exists(config: Any) -> Problem | None:
+    split = config.data.split
+    if split.folds is None and split.fold is None:
+        return None
+    if split.folds is None:
+        return Problem("data.split.fold", "needs data.split.folds", "data.split.folds=5")
+    if split.fold is None:
+        return Problem(
+            "data.split.folds",
+            "does not say which fold is val",
+            f"data.split.fold=0, or all with -m data.split.fold={_listed(split.folds)}",
+        )
+    if split.fold >= split.folds:
+        return Problem(
+            "data.split.fold",
+            f"{split.fold} is not below data.split.folds={split.folds}",
+            f"use 0 to {split.folds - 1}",
+        )
+    return None
+
+
+def _listed(folds: int) -> str:
+    shown = range(min(folds, 10))
+    return ",".join(map(str, shown)) + (",..." if folds > len(shown) else "")
+
+
+def _folds_or_manifest(config: Any) -> Problem | None:
+    if config.data.split.folds is None or config.data.split.manifest is None:
+        return None
+    return Problem(
+        "data.split.manifest",
+        "fixes what is val, which data.split.folds decides anew",
+        "give one of the two",
+    )
+
+
+def _empty_label_named(config: Any) -> Problem | None:
+    is_class = config.data.on_empty_label == "class"
+    name = config.data.empty_label_name
+    if is_class and (name is None or not name.strip()):
+        return Problem(
+            "data.empty_label_name",
+            "is missing: data.on_empty_label=class needs the name of the class",
+            "data.empty_label_name=unreadable",
+        )
+    if name is not None and not is_class:
+        return Problem(
+            "data.empty_label_name",
+            f"is not used with data.on_empty_label={config.data.on_empty_label}",
+            "data.on_empty_label=class, or data.empty_label_name=null",
+        )
+    return None
+
+
+def _grouped_by_a_field(config: Any) -> Problem | None:
+    kind, _, name = config.data.group_by.partition(":")
+    if config.data.source == "folder" and kind == "field" and name:
+        return Problem(
+            "data.group_by",
+            f"{config.data.group_by!r}: images in folders have no fields",
+            "use path:REGEX, or data=jsonl or data=csv",
+        )
+    return None
+
+
+def _skips_what_is_checked(config: Any) -> Problem | None:
+    if config.data.on_bad_image != "skip" or config.data.check == "full":
+        return None
+    return Problem(
+        "data.on_bad_image",
+        f"skip needs every image to be decoded, but data.check={config.data.check}",
+        "data.check=full, or data.on_bad_image=error",
+    )
+
+
 def _raw_beside_averaged(config: Any) -> Problem | None:
     if config.ema.enabled or not config.ema.score_raw:
         return None
@@ -91,6 +171,18 @@ def _raw_beside_averaged(config: Any) -> Problem | None:
         "ema.score_raw",
         "without averaged weights (ema.enabled=false) the raw ones are scored anyway",
         "set ema.score_raw=false, or ema.enabled=true",
+    )
+
+
+def _one_target(config: Any) -> Problem | None:
+    section = config.calibration
+    if (section.target_accuracy is None) != (section.target_coverage is None):
+        return None
+    both = "both" if section.target_accuracy is not None else "neither"
+    return Problem(
+        "calibration.target_accuracy",
+        f"{both} of it and calibration.target_coverage given",
+        "set one of the two and the other to null (calibration.enabled=false turns both off)",
     )
 
 
@@ -128,15 +220,30 @@ def _rows_have_columns(config: Any) -> Problem | None:
     return None
 
 
+def _disk_cache_has_folder(config: Any) -> Problem | None:
+    if config.data.cache != "disk" or config.data.cache_dir is not None:
+        return None
+    return Problem(
+        "data.cache_dir", "is null, but data.cache=disk", "give a folder on a fast local disk"
+    )
+
+
 _RULES: tuple[Callable[[Any], Problem | None], ...] = (
     _monitor_is_measured,
     _warmup_fits,
     _balanced_once,
     _one_start,
     _shares_leave_some,
+    _fold_exists,
+    _folds_or_manifest,
+    _empty_label_named,
+    _grouped_by_a_field,
+    _skips_what_is_checked,
     _raw_beside_averaged,
+    _one_target,
     _cpu_processes_counted,
     _scaler_needs_gpu,
     _something_to_train_frozen,
     _rows_have_columns,
+    _disk_cache_has_folder,
 )

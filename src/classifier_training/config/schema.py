@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from classifier_training.config.choices import ResizeMode
+from classifier_training.config.grouping import parse_group_by
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
@@ -29,11 +30,14 @@ class Section(BaseModel):
 
 
 class SplitConfig(Section):
-    """Shares that an automatic split takes from the training data."""
+    """How the data is split where it does not say so itself."""
 
     val: Annotated[float, Field(gt=0, lt=1)]
     test: Fraction
     seed: Annotated[int, Field(ge=0)]
+    manifest: Text | None
+    folds: Annotated[int, Field(ge=2)] | None
+    fold: Annotated[int, Field(ge=0)] | None
 
 
 class FieldsConfig(Section):
@@ -54,13 +58,26 @@ class DataConfig(Section):
     val_path: Text | None
     test_path: Text | None
     split: SplitConfig
+    group_by: Text | None
     fields: FieldsConfig | None
     classes: Annotated[list[Text], Field(min_length=2)] | Text | None
-    on_empty_label: Literal["error", "skip"]
+    on_empty_label: Literal["error", "skip", "class"]
+    empty_label_name: Text | None
+    corrections: Text | None
+    check: Literal["full", "labels", "none"]
+    on_bad_image: Literal["error", "skip"]
+    max_bad_share: Fraction
+    near_duplicate_distance: Annotated[int, Field(ge=0, le=16)]
+    min_image_side: PositiveInt
+    max_aspect_ratio: Annotated[float, Field(gt=1)]
+    min_class_images: PositiveInt
     batch_size: PositiveInt
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"]
     prefetch_factor: PositiveInt
-    sampler: Literal["none", "weighted"]
+    cache: Literal["auto", "none", "ram", "disk"]
+    cache_dir: Text | None
+    staging_dir: Text | None
+    sampler: Literal["none", "weighted", "sqrt"]
     allow_double_balance: bool
 
     @field_validator("classes")
@@ -68,6 +85,13 @@ class DataConfig(Section):
     def _classes_distinct(cls, value: list[str] | str | None) -> list[str] | str | None:
         if isinstance(value, list) and len(set(value)) < len(value):
             raise ValueError("each class name may stand once")
+        return value
+
+    @field_validator("group_by")
+    @classmethod
+    def _group_by_readable(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_group_by(value)
         return value
 
 
@@ -78,6 +102,7 @@ class TransformsConfig(Section):
     resize: ResizeMode
     mean: Channels
     std: Channels
+    reduce_to: Annotated[float, Field(ge=1)] | None
     train: list[Target]
 
     @field_validator("mean")
@@ -111,6 +136,7 @@ class LossConfig(Section):
     label_smoothing: Fraction
     class_weights: Literal["none", "inverse", "effective"]
     focal_gamma: Annotated[float, Field(ge=0)]
+    logit_adjustment: Annotated[float, Field(ge=0)]
 
 
 class OptimizerConfig(Section):
@@ -172,6 +198,16 @@ class CheckpointConfig(Section):
     save_top_k: Annotated[int, Field(ge=0)]
 
 
+class CalibrationConfig(Section):
+    """What is fitted on val for the deployed model, besides its weights."""
+
+    enabled: bool
+    target_accuracy: Annotated[float, Field(gt=0, lt=1)] | None
+    target_coverage: Annotated[float, Field(gt=0, lt=1)] | None
+    conformal_coverage: Annotated[float, Field(gt=0, lt=1)]
+    ood_kept: Annotated[float, Field(gt=0, lt=1)]
+
+
 class ExportConfig(Section):
     """The ONNX file."""
 
@@ -202,6 +238,7 @@ class Config(Section):
     trainer: TrainerConfig
     ema: EmaConfig
     checkpoint: CheckpointConfig
+    calibration: CalibrationConfig
     callbacks: dict[str, Target | None]
     logging: dict[str, Target | None]
     export: ExportConfig

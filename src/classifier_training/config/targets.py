@@ -21,6 +21,9 @@ RandomShortestSize RandomSolarize RandomVerticalFlip RandomZoomOut Resize ScaleJ
 TrivialAugmentWide
 """
 
+_DEGRADED_BY = "classifier_training.transforms.degradations"
+_DEGRADATIONS = "BilinearDownscale GaussianNoise JpegCompression Pixelation ZoomIn ZoomOut"
+
 _CALLBACKS = """
 BackboneFinetuning DeviceStatsMonitor EarlyStopping GradientAccumulationScheduler
 LearningRateMonitor ModelCheckpoint ModelSummary OnExceptionCheckpoint RichModelSummary
@@ -106,13 +109,16 @@ KNOWN: Mapping[str, frozenset[str]] = {
         {
             *(f"torchvision.transforms.v2.{name}" for name in _V2.split()),
             "classifier_training.transforms.erasing.RandomErasing",
+            *(f"{_DEGRADED_BY}.{name}" for name in _DEGRADATIONS.split()),
         }
     ),
     "callbacks": frozenset(
         {
             *(f"lightning.pytorch.callbacks.{name}" for name in _CALLBACKS.split()),
+            "classifier_training.callbacks.dataset_statistics.DatasetStatistics",
             "classifier_training.callbacks.early_stopping.EarlyStopping",
             "classifier_training.callbacks.progress.Progress",
+            "classifier_training.callbacks.sampler_distribution.SamplerDistribution",
         }
     ),
     "logging": frozenset(f"lightning.pytorch.loggers.{name}" for name in _LOGGERS.split()),

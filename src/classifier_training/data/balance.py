@@ -32,12 +32,33 @@ def class_weights(
     return np.asarray(weights * present.sum() / weights.sum(), dtype=np.float32)
 
 
-def drawing_weights(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return ``(N,)`` probabilities with which each image is drawn so that classes come equally.
+def drawing_weights(
+    labels: npt.NDArray[np.int64], kind: Literal["none", "weighted", "sqrt"]
+) -> npt.NDArray[np.float64] | None:
+    """Return ``(N,)`` probabilities with which each image is drawn.
+
+    A class of ``n`` images is drawn in proportion to ``n ** 0`` (``weighted``) or ``n ** 0.5``
+    (``sqrt``, as in Mahajan et al. 2018); its images equally often among themselves.
 
     Args:
         labels: ``(N,)`` class indices of the training images.
+        kind: ``"none"`` gives ``None``: every image once.
     """
-    counts = np.bincount(labels)
-    weights = 1.0 / counts[labels]
+    if kind == "none":
+        return None
+    counts = np.bincount(labels)[labels].astype(np.float64)
+    weights = 1.0 / (counts if kind == "weighted" else np.sqrt(counts))
     return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+def log_priors(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return ``(C,)`` float32 logarithms of the class shares, for logit adjustment.
+
+    A class without training images counts as one image: the logarithm of nothing would make the
+    loss infinite.
+
+    Args:
+        counts: ``(C,)`` numbers of training images.
+    """
+    counted = np.maximum(counts, 1).astype(np.float64)
+    return np.asarray(np.log(counted / counts.sum()), dtype=np.float32)

@@ -11,9 +11,12 @@ from torch.utils.data import DataLoader
 
 from classifier_training.config.schema import DataConfig
 from classifier_training.data.balance import drawing_weights
+from classifier_training.data.cache import PixelCache
+from classifier_training.data.cache_choice import open_caches
 from classifier_training.data.dataset import Batch, EvaluationDataset, TrainingDataset, unwrap
 from classifier_training.data.loading import evaluation_loader, resolve_workers, training_loader
 from classifier_training.data.manifest import Manifest
+from classifier_training.data.recipe import Recipe
 from classifier_training.data.sampling import EpochBatchSampler
 from classifier_training.errors import ClassifierTrainingError
 from classifier_training.runtime.preprocess import PreprocessSpec
@@ -28,6 +31,7 @@ class ImageDataModule(pl.LightningDataModule):
         spec: Evaluation preprocessing.
         transform: Training augmentation; None trains on what evaluation sees.
         seed: Seed of the run.
+        at_least: Shorter side that images keep when they are reduced before augmentation.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class ImageDataModule(pl.LightningDataModule):
         *,
         transform: Callable[[Tensor], Tensor] | None,
         seed: int,
+        at_least: int | None = None,
     ) -> None:
         super().__init__()
         self.manifest = manifest
@@ -46,17 +51,37 @@ class ImageDataModule(pl.LightningDataModule):
         self.workers = resolve_workers(config.num_workers)
         self._transform = transform
         self._seed = seed
+        self._at_least = at_least
         self._start = (0, 0)
+        self._caches: dict[str, PixelCache] = {}
+
+    def setup(self, stage: str) -> None:
+        """Open or build the caches that the configuration asks for."""
+        trainer = self.trainer
+        if stage != "fit" or trainer is None:
+            return
+        self._caches = open_caches(
+            self.manifest,
+            {"train": self._training_data().recipe, "val": Recipe(self.spec)},
+            self.config,
+            workers=self.workers,
+            processes=max(1, trainer.world_size // trainer.num_nodes),
+            why_not=_why_no_cache(trainer),
+        )
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the caches; their memory goes with the loaders."""
+        if stage == "fit":
+            self._caches = {}
 
     def sampler(self, *, epoch: int = 0, start_batch: int = 0) -> EpochBatchSampler:
         """Return the training sampler, starting inside an epoch when a run goes on."""
         rows = self.manifest.rows("train")
-        is_weighted = self.config.sampler == "weighted"
         return EpochBatchSampler(
             rows,
             batch_size=self.config.batch_size,
             seed=self._seed,
-            weights=drawing_weights(self.manifest.labels[rows]) if is_weighted else None,
+            weights=drawing_weights(self.manifest.labels[rows], self.config.sampler),
             epoch=epoch,
             start_batch=start_batch,
             rank=self.trainer.global_rank if self.trainer else 0,
@@ -67,7 +92,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Return the training loader, at the position that the checkpoint was saved at."""
         epoch, start_batch = self._start
         return training_loader(
-            TrainingDataset(self.manifest, self.spec, self._transform, self._seed),
+            self._training_data(),
             self.sampler(epoch=epoch, start_batch=start_batch),
             workers=self.workers,
             prefetch=self.config.prefetch_factor,
@@ -79,7 +104,7 @@ class ImageDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         rows = self.manifest.rows("val")[self.trainer.global_rank :: self.trainer.world_size]
         return evaluation_loader(
-            EvaluationDataset(self.manifest, self.spec),
+            EvaluationDataset(self.manifest, self.spec, self._caches.get("val")),
             rows,
             batch_size=self.config.batch_size,
             workers=self.workers,
@@ -108,5 +133,25 @@ class ImageDataModule(pl.LightningDataModule):
         """Raise here, in the main process, what a worker met."""
         return unwrap(batch)
 
+    def _training_data(self) -> TrainingDataset:
+        return TrainingDataset(
+            self.manifest,
+            self.spec,
+            self._transform,
+            self._seed,
+            at_least=self._at_least,
+            cache=self._caches.get("train"),
+        )
+
     def _pins(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+
+def _why_no_cache(trainer: pl.Trainer) -> str | None:
+    """Return why a cache would not pay, if it would not."""
+    if trainer.max_epochs == 1:
+        return "each image is read once"
+    share = trainer.limit_train_batches
+    if isinstance(share, int) or share < 1:
+        return "a part of the images is trained on"
+    return None

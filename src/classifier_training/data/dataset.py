@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from classifier_training.data.cache import PixelCache
 from classifier_training.data.manifest import Manifest
+from classifier_training.data.recipe import Recipe, read_file
 from classifier_training.data.sampling import Draw
-from classifier_training.errors import ClassifierTrainingError, ConfigError, DataError
-from classifier_training.runtime.images import decode_image
+from classifier_training.errors import ClassifierTrainingError, ConfigError
 from classifier_training.runtime.preprocess import PreprocessSpec
 
 T = TypeVar("T")
@@ -39,17 +39,21 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationDataset(Dataset[Batch]):
-    """Images as evaluation and deployment see them; asked for a whole batch at a time."""
+    """Images as evaluation and deployment see them; asked for a whole batch at a time.
+
+    Attributes:
+        cache: Holds pixels by ``Recipe(spec)``; None reads the files.
+    """
 
     manifest: Manifest
     spec: PreprocessSpec
+    cache: PixelCache | None = None
 
     def __getitems__(self, indices: list[int]) -> Batch | ClassifierTrainingError:
         return _batch(self._image, indices, indices, self.manifest)
 
     def _image(self, index: int) -> Tensor:
-        pixels = self.spec.load(_read(self.manifest, index), self.manifest.describe(index))
-        return _to_tensor(pixels)
+        return _read(self.manifest, index, Recipe(self.spec), self.cache)
 
 
 @dataclass(frozen=True)
@@ -57,30 +61,38 @@ class TrainingDataset(Dataset[Batch]):
     """Augmented images; the augmentation is a function of (seed, epoch, position in it).
 
     Attributes:
-        transform: Maps a ``(3, H, W)`` uint8 tensor of any size to ``(3, S, S)`` uint8.
+        transform: Maps a ``(3, H, W)`` uint8 tensor of any size to ``(3, S, S)`` uint8; None trains
+            on what evaluation sees.
+        at_least: What is augmented is reduced, so that its shorter side is not below this.
+        cache: Holds pixels by :attr:`recipe`; None reads the files.
     """
 
     manifest: Manifest
     spec: PreprocessSpec
     transform: Callable[[Tensor], Tensor] | None
     seed: int
+    at_least: int | None = None
+    cache: PixelCache | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is made of a file before augmentation."""
+        return Recipe(self.spec) if self.transform is None else Recipe(None, self.at_least)
 
     def __getitems__(self, draws: list[Draw]) -> Batch | ClassifierTrainingError:
         return _batch(self._image, draws, [draw.row for draw in draws], self.manifest)
 
     def _image(self, draw: Draw) -> Tensor:
-        name = self.manifest.describe(draw.row)
-        image = decode_image(_read(self.manifest, draw.row), name)
+        pixels = _read(self.manifest, draw.row, self.recipe, self.cache)
         if self.transform is None:
-            return _to_tensor(self.spec.resize_image(image))
-        pixels = _to_tensor(np.asarray(image))
+            return pixels
         with seeded(self.seed, draw.epoch, draw.position):
             augmented = self.transform(pixels)
         size = self.spec.image_size
         if augmented.dtype != torch.uint8 or augmented.shape != (3, size, size):
             raise ConfigError(
-                f"transforms.train turned {name} into a tensor of shape "
-                f"{tuple(augmented.shape)} and dtype {augmented.dtype}",
+                f"transforms.train turned {self.manifest.describe(draw.row)} into a tensor of "
+                f"shape {tuple(augmented.shape)} and dtype {augmented.dtype}",
                 expected=f"(3, {size}, {size}) of dtype uint8",
                 mend="let the list contain a RandomResizedCrop or Resize to "
                 "size: ${transforms.image_size}, and no conversion to float",
@@ -108,20 +120,14 @@ def seeded(*entropy: int) -> Iterator[None]:
         random.setstate(states[2])
 
 
-def _read(manifest: Manifest, index: int) -> bytes:
-    try:
-        return manifest.file(index).read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"cannot read image {manifest.describe(index)}: {error.strerror or error}",
-            expected="the data to stay where it was when the run started",
-            mend="restore the file, then run the same command again",
-        ) from error
-
-
-def _to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    """Turn ``(H, W, 3)`` into a ``(3, H, W)`` tensor. Pillow's buffer is read-only: a copy."""
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+def _read(manifest: Manifest, row: int, recipe: Recipe, cache: PixelCache | None) -> Tensor:
+    """Return ``(3, H, W)`` uint8 that the caller may write to."""
+    pixels = None if cache is None else cache.read(row)
+    if pixels is None:
+        pixels = recipe.pixels(read_file(manifest, row), manifest.describe(row))
+    if not pixels.flags.writeable:  # Pillow's own buffer
+        pixels = pixels.copy()
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _batch(

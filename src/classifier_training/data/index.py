@@ -10,7 +10,9 @@ from pathlib import Path
 from loguru import logger
 
 from classifier_training.config.schema import DataConfig
-from classifier_training.data.manifest import Manifest
+from classifier_training.data.corrections import apply_corrections
+from classifier_training.data.groups import assign_groups
+from classifier_training.data.manifest import Manifest, hash_files
 from classifier_training.data.records import SPLITS, Intake, Record, is_file
 from classifier_training.data.sources import read_source
 from classifier_training.data.splits import assign_splits
@@ -33,28 +35,66 @@ class DataIndex:
     notes: tuple[str, ...]
 
 
-def index_data(config: DataConfig) -> DataIndex:
+def index_data(config: DataConfig, *, tolerated: list[str] | None = None) -> DataIndex:
     """Find, check and table all images.
+
+    Args:
+        config: Where they are, and how they are split.
+        tolerated: Takes the faults of rows, which are then left out; None: they are raised.
 
     Raises:
         DataError: Nothing there, faulty rows, unknown labels, a split without images, or a batch
             larger than the training data.
     """
-    intake = read_source(config)
-    records = _without_repeats(intake)
-    records, split_note = assign_splits(records, config.split)
-    _require_images(records, intake.root)
+    intake = read_source(config, tolerated=tolerated)
+    records, group_note = assign_groups(without_repeats(intake), config.group_by, intake)
+    contents = _Contents(records, intake.root)
+    records, split_notes = assign_splits(records, config.split, contents=contents, root=intake.root)
+    records, corrected = _corrected(records, config, intake)
+    _require_images(_counts(records), intake.root)
     class_map = _class_map(config, records, intake.root)
-    _refuse_unknown(intake, records, class_map)
-    _require_batch(records, config)
-    manifest = Manifest.build(records, class_map, intake.root)
-    notes = (*((split_note,) if split_note else ()), *_absent_notes(manifest))
+    refuse_unknown(intake, records, class_map)
+    records = [record for record in records if record.label in class_map]
+    _require_batch(_counts(records)["train"], config)
+    manifest = Manifest.build(records, class_map, intake.root, hashes=contents())
+    found = (
+        _empty_note(intake, config),
+        group_note,
+        *split_notes,
+        corrected,
+        *_absent_notes(manifest),
+    )
+    notes = tuple(note for note in found if note)
     index = DataIndex(manifest, dict(intake.skipped), notes)
     _report(index)
     return index
 
 
-def _without_repeats(intake: Intake) -> list[Record]:
+def _corrected(
+    records: list[Record], config: DataConfig, intake: Intake
+) -> tuple[list[Record], str]:
+    if config.corrections is None:
+        return records, ""
+    _require_images(_counts(records), intake.root)
+    known = _class_map(config, records, intake.root)
+    return apply_corrections(records, config.corrections, intake, known)
+
+
+class _Contents:
+    """Hashes of all files, read when first asked for: checks that need none come before."""
+
+    def __init__(self, records: list[Record], root: Path) -> None:
+        self._paths = [record.path for record in records]
+        self._root = root
+        self._hashes: dict[str, bytes] | None = None
+
+    def __call__(self) -> dict[str, bytes]:
+        if self._hashes is None:
+            self._hashes = hash_files(self._paths, self._root)
+        return self._hashes
+
+
+def without_repeats(intake: Intake) -> list[Record]:
     """Drop rows that repeat another one; refuse those that contradict it."""
     first: dict[str, Record] = {}
     for record in intake.records:
@@ -103,7 +143,8 @@ def _read_class_file(name: str, root: Path) -> tuple[str, ...]:
     return tuple(line for line in text.split("\n") if line.strip())
 
 
-def _refuse_unknown(intake: Intake, records: list[Record], class_map: ClassMap) -> None:
+def refuse_unknown(intake: Intake, records: list[Record], class_map: ClassMap) -> None:
+    """Raise a DataError that names each row whose label is no class."""
     hints: dict[str, str] = {}  # looking for a close name is slow; a label may stand in many rows
     for record in records:
         label = record.label
@@ -120,11 +161,26 @@ def _refuse_unknown(intake: Intake, records: list[Record], class_map: ClassMap) 
     intake.raise_faults()
 
 
-def _require_images(records: list[Record], root: Path) -> None:
-    counts = Counter(record.split for record in records)
+def require_loadable(manifest: Manifest, config: DataConfig) -> None:
+    """Refuse a manifest that training could not load, after rows were left out.
+
+    Raises:
+        DataError: A split without images, or a batch larger than the training data.
+    """
+    counts = {split: len(manifest.rows(split)) for split in SPLITS}
+    _require_images(counts, manifest.root)
+    _require_batch(counts["train"], config)
+
+
+def _counts(records: list[Record]) -> dict[str, int]:
+    counted = Counter(record.split for record in records)
+    return {split: counted[split] for split in SPLITS}
+
+
+def _require_images(counts: dict[str, int], root: Path) -> None:
     for split in ("train", "val"):
         if not counts[split]:
-            found = ", ".join(f"{name} {counts[name]}" for name in SPLITS)
+            found = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise DataError(
                 f"the {split} split of {root} has no images (found: {found})",
                 expected="at least one image for train and for val",
@@ -132,14 +188,22 @@ def _require_images(records: list[Record], root: Path) -> None:
             )
 
 
-def _require_batch(records: list[Record], config: DataConfig) -> None:
-    count = sum(record.split == "train" for record in records)
+def _require_batch(count: int, config: DataConfig) -> None:
     if config.batch_size > count:
         raise DataError(
             f"data.batch_size={config.batch_size} is larger than the {count} training images",
             expected="at least one full batch",
             mend=f"data.batch_size={max(1, count // 4)}",
         )
+
+
+def _empty_note(intake: Intake, config: DataConfig) -> str:
+    if not intake.empty_labels:
+        return ""
+    return (
+        f"{intake.empty_labels} row(s) with an empty label are of class "
+        f"{config.empty_label_name!r} (data.on_empty_label=class)"
+    )
 
 
 def _absent_notes(manifest: Manifest) -> list[str]:

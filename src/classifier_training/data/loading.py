@@ -16,9 +16,11 @@ from torch.utils.data import DataLoader
 
 from classifier_training.data.dataset import Batch, EvaluationDataset, TrainingDataset
 from classifier_training.data.sampling import EpochBatchSampler
+from classifier_training.data.shared_memory import LoaderPlan, fit_shared_memory
 from classifier_training.runtime.cores import available_cores
 
 _MOST_WORKERS = 8
+_EVALUATION_PREFETCH = 2
 
 # Parameter numbers of mallopt(3).
 _M_TRIM_THRESHOLD = -1
@@ -39,6 +41,8 @@ def training_loader(
     pin_memory: bool,
 ) -> DataLoader[Batch]:
     """Return a loader that yields :class:`Batch` in the sampler's order."""
+    batch_bytes = sampler.batch_size * dataset.spec.image_bytes
+    workers, prefetch = fit_shared_memory(LoaderPlan(workers, prefetch), batch_bytes)
     return DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -47,7 +51,7 @@ def training_loader(
         prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),
     )
 
@@ -68,13 +72,16 @@ def evaluation_loader(
         [int(index) for index in rows[start : start + batch_size]]
         for start in range(0, len(rows), batch_size)
     ]
+    batch_bytes = min(batch_size, len(rows)) * dataset.spec.image_bytes
+    workers, prefetch = fit_shared_memory(LoaderPlan(workers, _EVALUATION_PREFETCH), batch_bytes)
     return _EndingLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=_as_is,
         num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
         pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),
     )
 
@@ -105,6 +112,8 @@ def shared_heap() -> Iterator[None]:
     """
     gc.collect()
     gc.freeze()
+    # What reading the data left empty would count for every worker.
+    _call_libc("malloc_trim", 0)
     try:
         yield
     finally:
@@ -115,7 +124,7 @@ def _as_is(loaded: Any) -> Any:
     return loaded  # the dataset already makes whole batches
 
 
-def _start_worker(_worker: int) -> None:
+def start_worker(_worker: int) -> None:
     """Leave the process group, and the shared heap as it is.
 
     Terminals and supervisors send SIGTERM and SIGINT to the whole group; a worker that dies of one
@@ -124,16 +133,21 @@ def _start_worker(_worker: int) -> None:
     """
     os.setpgid(0, 0)
     gc.freeze()
-    _bound_heap()
+    bound_heap()
 
 
-def _bound_heap() -> None:
+def bound_heap() -> None:
     """Give whole batches back to the system instead of growing the heap around them.
 
     glibc raises its threshold for that by itself; images of many sizes then leave holes that came
-    to 200 MB a worker. Other C libraries have no ``mallopt``, and no such habit.
+    to 200 MB a worker.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 32 << 20)
+    _call_libc("mallopt", _M_MMAP_THRESHOLD, 1 << 20)
+    _call_libc("mallopt", _M_TRIM_THRESHOLD, 32 << 20)
+
+
+def _call_libc(name: str, *arguments: int) -> None:
+    """Call a function that glibc has; other C libraries have neither it nor the habit it mends."""
+    function = getattr(ctypes.CDLL(None), name, None)
+    if function is not None:
+        function(*arguments)

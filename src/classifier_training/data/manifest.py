@@ -1,11 +1,12 @@
-"""The one table of images: path, label, split, where it was said, content hash, metadata."""
+"""The one table of images: path, label, split, source, line, group, content hash, metadata."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,11 @@ from classifier_training.errors import DataError
 from classifier_training.runtime.class_map import ClassMap
 from classifier_training.runtime.cores import available_cores
 
-COLUMNS = ("path", "label", "split", "source", "line", "hash", "metadata")
+COLUMNS = ("path", "label", "split", "source", "line", "group", "hash", "metadata")
+# Manifests of runs from before groups were kept; reading them must go on working.
+_COLUMNS_BEFORE_GROUPS = tuple(name for name in COLUMNS if name != "group")
 _HASH_BYTES = 16
+_FILES_A_TASK = 64  # handing a file to a thread takes as long as hashing it
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Manifest:
         lines: ``(N,)`` int32 line in it, 0 without lines.
         hashes: ``(N, 16)`` uint8 BLAKE2b of the file's bytes.
         metadata: ``N`` JSON texts, empty without metadata.
+        groups: ``N`` names of what a split must not cut, empty for an image of its own.
     """
 
     root: Path
@@ -48,19 +53,33 @@ class Manifest:
     lines: npt.NDArray[np.int32]
     hashes: npt.NDArray[np.uint8]
     metadata: PackedStrings
+    groups: PackedStrings
 
     @classmethod
-    def build(cls, records: Sequence[Record], class_map: ClassMap, root: Path) -> Manifest:
-        """Hash the files and make the table.
+    def build(
+        cls,
+        records: Sequence[Record],
+        class_map: ClassMap,
+        root: Path,
+        *,
+        hashes: Mapping[str, bytes] | None = None,
+    ) -> Manifest:
+        """Make the table, in the order (split, path).
+
+        Args:
+            records: What the sources gave, each with its split.
+            class_map: Names of the labels.
+            root: What the paths are relative to.
+            hashes: What :func:`hash_files` returned; None hashes the files now.
 
         Raises:
             DataError: A file cannot be read.
         """
         ordered = sorted(records, key=lambda record: (SPLITS.index(record.split), record.path))
-        with ThreadPoolExecutor(available_cores()) as pool:
-            files = (root / record.path for record in ordered)
-            hashes = b"".join(pool.map(_content_hash, files, chunksize=64))
-        return cls._from_rows(ordered, class_map, root, hashes)
+        if hashes is None:
+            hashes = hash_files([record.path for record in ordered], root)
+        content = b"".join(hashes[record.path] for record in ordered)
+        return cls._from_rows(ordered, class_map, root, content)
 
     @classmethod
     def read(cls, path: Path, class_map: ClassMap, root: Path) -> Manifest:
@@ -79,6 +98,7 @@ class Manifest:
                     row["source"],
                     int(row["line"]),
                     row["metadata"],
+                    row["group"],
                 )
                 for row in rows
             ]
@@ -105,6 +125,7 @@ class Manifest:
             lines=np.array([record.line for record in records], dtype=np.int32),
             hashes=np.frombuffer(hashes, dtype=np.uint8).reshape(len(records), _HASH_BYTES),
             metadata=PackedStrings(record.metadata for record in records),
+            groups=PackedStrings(record.group for record in records),
         )
 
     def __len__(self) -> int:
@@ -118,6 +139,21 @@ class Manifest:
         """Name an image for an error message: its path and the line that listed it."""
         path, source, line = self.paths[index], self.sources[index], int(self.lines[index])
         return f"{path} ({source}:{line})" if line else path
+
+    def select(self, rows: npt.NDArray[np.int64]) -> Manifest:
+        """Return some rows, in their order, under the same class map."""
+        return Manifest(
+            root=self.root,
+            class_map=self.class_map,
+            paths=_some(self.paths, rows),
+            labels=self.labels[rows],
+            splits=self.splits[rows],
+            sources=_some(self.sources, rows),
+            lines=self.lines[rows],
+            groups=_some(self.groups, rows),
+            hashes=self.hashes[rows],
+            metadata=_some(self.metadata, rows),
+        )
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Return the indices of a split's images, ascending."""
@@ -152,10 +188,15 @@ class Manifest:
                         SPLITS[self.splits[index]],
                         self.sources[index],
                         int(self.lines[index]),
+                        self.groups[index],
                         self.hashes[index].tobytes().hex(),
                         self.metadata[index],
                     )
                 )
+
+
+def _some(strings: PackedStrings, rows: npt.NDArray[np.int64]) -> PackedStrings:
+    return PackedStrings(strings[int(row)] for row in rows)
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
@@ -170,9 +211,23 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
             table = list(csv.reader(file, strict=True))
     finally:
         csv.field_size_limit(limit)
-    if not table or tuple(table[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in table):
+    columns = tuple(table[0]) if table else ()
+    is_known = columns in (COLUMNS, _COLUMNS_BEFORE_GROUPS)
+    if not is_known or any(len(row) != len(columns) for row in table):
         raise csv.Error(f"not every row has the columns {', '.join(COLUMNS)}")
-    return [dict(zip(COLUMNS, row, strict=True)) for row in table[1:]]
+    return [{"group": "", **dict(zip(columns, row, strict=True))} for row in table[1:]]
+
+
+def hash_files(paths: Sequence[str], root: Path) -> dict[str, bytes]:
+    """Return the 16-byte BLAKE2b of each file's content, by path.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    parts = [paths[start : start + _FILES_A_TASK] for start in range(0, len(paths), _FILES_A_TASK)]
+    with ThreadPoolExecutor(available_cores()) as pool:
+        hashed = pool.map(lambda part: [_content_hash(root / path) for path in part], parts)
+        return dict(zip(paths, itertools.chain.from_iterable(hashed), strict=True))
 
 
 def _content_hash(file: Path) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ class Record(NamedTuple):
 
     ``path`` is relative to the data root (absolute when it lies elsewhere), ``source`` names the
     annotation file (or folder), ``line`` counts from 1 (0 without lines), ``metadata`` is JSON
-    text or empty.
+    text or empty, ``group`` names what must not be cut by a split (empty: the image alone).
     """
 
     path: str
@@ -32,19 +33,24 @@ class Record(NamedTuple):
     source: str
     line: int
     metadata: str
+    group: str = ""
 
 
 @dataclass
 class Intake:
     """Collects records, the rows that were skipped by reason, and the faults.
 
-    Faults are collected so that one run of the command shows many of them.
+    Faults are collected so that one run of the command shows many of them. ``empty_labels`` counts
+    the records whose empty label was given a name. Where ``tolerated`` is a list, faults go there
+    instead of being raised.
     """
 
     root: Path
     records: list[Record] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    empty_labels: int = 0
+    tolerated: list[str] | None = None
 
     def fault(self, source: str, line: int, message: str) -> None:
         """Note a row that cannot be used."""
@@ -56,6 +62,9 @@ class Intake:
         Raises:
             DataError: There were faults; the first ten are listed.
         """
+        if self.tolerated is not None:
+            self.tolerated += self.faults
+            self.faults.clear()
         if not self.faults:
             return
         shown = "\n    ".join(self.faults[:_SHOWN])
@@ -93,12 +102,18 @@ def inside(path: str, folder: Path, root: Path) -> Path | str:
 def escape(path: Path, root: Path) -> str:
     """Say how ``path`` leaves ``root``, links followed; empty when it stays inside."""
     try:
-        resolved = Path(os.path.realpath(path))
+        resolved = os.path.realpath(path)
     except (OSError, ValueError) as error:
         return f"the image path {str(path)!r} cannot be resolved: {error}"
-    if not resolved.is_relative_to(os.path.realpath(root)):
+    inside_of = _real(root)
+    if resolved != inside_of and not resolved.startswith(inside_of.rstrip(os.sep) + os.sep):
         return f"the image path {str(path)!r} leaves the data root {root}"
     return ""
+
+
+@lru_cache(maxsize=64)  # asked for every image
+def _real(root: Path) -> str:
+    return os.path.realpath(root)
 
 
 def relative_to_root(path: Path, root: Path) -> str:

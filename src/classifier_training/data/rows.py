@@ -36,7 +36,6 @@ def take_row(
     split: str,
     file: Path,
     line: int,
-    metadata: Any,
 ) -> None:
     """Take a row into the intake, as a record, a skipped row or a fault.
 
@@ -47,23 +46,29 @@ def take_row(
         split: The split that its file stands for, empty when it stands for all.
         file: Where the row stands.
         line: The line in it, from 1.
-        metadata: Further facts about the image, JSON-like.
     """
     fields = fields_of(config)
     source = relative_to_root(file, intake.root)
     try:
         label = _label_of(row, fields.label)
-        if not label and config.on_empty_label == "skip":
+        is_empty = not label
+        if is_empty and config.on_empty_label == "skip":
             intake.skipped["empty label"] += 1
             return
+        if is_empty and config.on_empty_label == "class":
+            label = str(config.empty_label_name)
         if reason := unfit_label(label):
             raise _RowError(reason)
         row_split = _split_of(row, fields.split, split)
         path = _image_of(row, fields.image, file, intake.root)
-        stored = _metadata_text(metadata)
+        stored = _metadata_text(_further_facts(row, fields))
     except _RowError as error:
         intake.fault(source, line, str(error))
         return
+    except RecursionError:
+        intake.fault(source, line, "its metadata is nested too deeply")
+        return
+    intake.empty_labels += is_empty
     intake.records.append(Record(path, label, row_split, source, line, stored))
 
 
@@ -79,7 +84,7 @@ def _label_of(row: Mapping[str, Any], name: str) -> str:
 def unfit_label(label: str) -> str:
     """Say why a label cannot be a class name; empty when it can."""
     if not label.strip():
-        return "the label is empty (data.on_empty_label=skip leaves such rows out)"
+        return "the label is empty (data.on_empty_label=skip leaves such rows out, class names it)"
     try:
         label.encode("utf-8")
     except UnicodeEncodeError:
@@ -118,6 +123,27 @@ def _image_of(row: Mapping[str, Any], name: str, file: Path, root: Path) -> str:
     return relative_to_root(found, root)
 
 
+def _further_facts(row: Mapping[str, Any], fields: FieldsConfig) -> Any:
+    """Return what a row says besides image, label and split, JSON-like.
+
+    Keys of the object under ``fields.metadata`` and further keys of the row stand side by side.
+
+    Raises:
+        _RowError: A key stands in both with different values.
+    """
+    named = {fields.image, fields.label, fields.split, fields.metadata}
+    further = {key: value for key, value in row.items() if key not in named}
+    metadata = row.get(fields.metadata) if fields.metadata is not None else None
+    if not metadata:
+        return further
+    if not isinstance(metadata, Mapping):
+        return {fields.metadata: metadata, **further}
+    for key in further.keys() & metadata.keys():
+        if further[key] != metadata[key]:
+            raise _RowError(f"{key!r} is different in the row and in its {fields.metadata!r}")
+    return {**further, **metadata}
+
+
 def _metadata_text(metadata: Any) -> str:
     if not metadata:
         return ""
@@ -126,6 +152,4 @@ def _metadata_text(metadata: Any) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError:  # half a surrogate pair: kept as an escape
         return json.dumps(metadata, sort_keys=True)
-    except RecursionError as error:
-        raise _RowError("its metadata is nested too deeply") from error
     return text

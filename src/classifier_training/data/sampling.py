@@ -53,7 +53,7 @@ class EpochBatchSampler(Sampler[list[Draw]]):
         world_size: int = 1,
     ) -> None:
         self._rows = rows
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._seed = seed
         self._weights = weights
         self._epoch = epoch
@@ -77,6 +77,22 @@ class EpochBatchSampler(Sampler[list[Draw]]):
             return rng.permutation(self._rows)
         return rng.choice(self._rows, size=len(self._rows), replace=True, p=self._weights)
 
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """``(N,)`` manifest indices of the training images."""
+        return self._rows
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64] | None:
+        """``(N,)`` drawing probabilities, None when every image comes once an epoch."""
+        return self._weights
+
+    def drawn(self, epoch: int, batches: int) -> npt.NDArray[np.int64]:
+        """Return the manifest indices that all processes draw in an epoch's first ``batches``."""
+        share = len(self._rows) // self._world_size
+        each = self._bounds(share)[:batches][-1][1]
+        return self.order(epoch)[: each * self._world_size]
+
     def __len__(self) -> int:
         return len(self._bounds(len(self._rows) // self._world_size))
 
@@ -94,7 +110,7 @@ class EpochBatchSampler(Sampler[list[Draw]]):
 
         A last batch of one would break BatchNorm, so that image joins the batch before it.
         """
-        starts = list(range(0, count, self._batch_size))
+        starts = list(range(0, count, self.batch_size))
         if len(starts) > 1 and count - starts[-1] == 1:
             starts.pop()
         return list(zip(starts, [*starts[1:], count], strict=True))

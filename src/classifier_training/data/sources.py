@@ -28,8 +28,12 @@ from classifier_training.runtime.images import IMAGE_EXTENSIONS
 Reader = Callable[[Intake, Places, DataConfig], None]
 
 
-def read_source(config: DataConfig) -> Intake:
+def read_source(config: DataConfig, *, tolerated: list[str] | None = None) -> Intake:
     """Read all rows that the configuration points at.
+
+    Args:
+        config: Says where and what.
+        tolerated: Takes faults of rows, which are then left out; None: they are raised.
 
     Returns:
         Records with split ``""`` where the data does not say it, and what was skipped.
@@ -46,7 +50,7 @@ def read_source(config: DataConfig) -> Intake:
         )
     suffixes = {"folder": (), "jsonl": (".jsonl",), "csv": (".csv", ".tsv")}[config.source]
     places = find_places(root, config, suffixes)
-    intake = Intake(root)
+    intake = Intake(root, tolerated=tolerated)
     SOURCES[config.source](intake, places, config)
     _refuse_some_splits(intake)
     intake.raise_faults()
@@ -71,25 +75,21 @@ def read_folder(intake: Intake, places: Places, _config: DataConfig) -> None:
 
 def read_jsonl(intake: Intake, places: Places, config: DataConfig) -> None:
     """Read one JSON object a line; several files of a split are merged."""
-    fields = fields_of(config)
     for split, file in _annotation_files(intake, places, (".jsonl",)):
         source = relative_to_root(file, intake.root)
         for line, text in _lines(intake, file, source):
             row = _parse_json(intake, source, line, text)
             if row is not None:
-                metadata = row.get(fields.metadata) if fields.metadata else None
-                take_row(intake, config, row, split=split, file=file, line=line, metadata=metadata)
+                take_row(intake, config, row, split=split, file=file, line=line)
 
 
 def read_csv(intake: Intake, places: Places, config: DataConfig) -> None:
-    """Read tables with a header; columns that ``data.fields`` does not name become metadata."""
+    """Read tables with a header; further columns become metadata."""
     fields = fields_of(config)
-    named = {fields.image, fields.label, fields.split}
     for split, file in _annotation_files(intake, places, (".csv", ".tsv")):
         source = relative_to_root(file, intake.root)
         for line, row in _table(intake, fields, file, source):
-            metadata = {key: value for key, value in row.items() if key not in named}
-            take_row(intake, config, row, split=split, file=file, line=line, metadata=metadata)
+            take_row(intake, config, row, split=split, file=file, line=line)
 
 
 SOURCES: dict[str, Reader] = {"folder": read_folder, "jsonl": read_jsonl, "csv": read_csv}
@@ -101,6 +101,7 @@ def _refuse_some_splits(intake: Intake) -> None:
     for record in intake.records:
         if not record.split:
             intake.fault(record.source, record.line, "says no split, but other rows do")
+    intake.records = [record for record in intake.records if record.split]
 
 
 def _no_images(root: Path, places: Places, config: DataConfig, intake: Intake) -> DataError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,20 @@ from classifier_training import __version__
 from classifier_training.artifacts.checkpoint import TrainedModel
 from classifier_training.artifacts.onnx_file import write_onnx
 from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.data.facts import ImageFacts
 from classifier_training.data.loading import resolve_workers
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ExportError
+from classifier_training.evaluation.calibrate import read_calibration
 from classifier_training.evaluation.inference import exact_fp32, infer
 from classifier_training.evaluation.stored_run import open_run
 from classifier_training.runtime.agreement import Agreement, compare_logits
 from classifier_training.runtime.files import replacing, write_json
 from classifier_training.runtime.golden import make_golden
 from classifier_training.runtime.images import read_image
-from classifier_training.runtime.predictor import Predictor, open_session, run_session
+from classifier_training.runtime.input_check import InputStatistics
+from classifier_training.runtime.predictor import Predictor
+from classifier_training.runtime.session import open_session, run_session
 from classifier_training.runtime.sidecar import (
     INPUT_NAME,
     OUTPUT_NAME,
@@ -106,12 +110,18 @@ def export_verified(
         ExportError: It disagrees; nothing is written.
     """
     model.network.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
+    calibration = read_calibration(folder, model.epoch)
+    inputs = _input_statistics(folder, manifest)
     rows, logits = rows[:MOST_VERIFIED], logits[:MOST_VERIFIED]
     with replacing(folder.onnx) as temporary:
         write_onnx(model, temporary, opset=opset)
         session = open_session(temporary)
         agreement = verify(session, model, manifest, rows, logits)
-        sidecar = _sidecar(folder, model, sha256_of(temporary), opset, agreement)
+        sidecar = replace(
+            _sidecar(folder, model, sha256_of(temporary), opset, agreement),
+            calibration=calibration,
+            input_statistics=inputs,
+        )
         verify_golden(Predictor(session, sidecar, temporary))
     write_json(folder.sidecar, sidecar.to_json())
     return Exported(folder.onnx, folder.sidecar, agreement)
@@ -230,6 +240,24 @@ def _sidecar(
     }
     golden = make_golden(card.spec, logits_of)
     return Sidecar(card.class_map, card.spec, facts, provenance, golden)
+
+
+def _input_statistics(folder: RunFolder, manifest: Manifest) -> InputStatistics | None:
+    """Summarise the training images, where decoding every image left facts of them."""
+    if not folder.image_facts.exists():
+        return None
+    facts = ImageFacts.read(folder.image_facts, manifest).select(manifest.rows("train"))
+    decoded = facts.decoded
+    if not decoded.any():
+        return None
+    return InputStatistics.of(
+        {
+            "width": facts.widths[decoded],
+            "height": facts.heights[decoded],
+            "brightness": facts.means[decoded].mean(axis=1),
+            "contrast": facts.stds[decoded].mean(axis=1),
+        }
+    )
 
 
 def _input_shape(size: int) -> list[str | int]:

@@ -1,4 +1,4 @@
-"""Logits of a split from a trained network: fp32, deterministic, one pass."""
+"""Logits or features of images from a trained network: fp32, deterministic, one pass."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from classifier_training.artifacts.checkpoint import TrainedModel
 from classifier_training.data.dataset import EvaluationDataset, unwrap
@@ -16,7 +17,6 @@ from classifier_training.errors import ConfigError
 from classifier_training.models.normalize import Normalize
 
 
-@torch.inference_mode()
 def infer(
     model: TrainedModel,
     manifest: Manifest,
@@ -44,9 +44,57 @@ def infer(
     Raises:
         DataError: An image cannot be read.
     """
+    return _over_images(
+        model,
+        model.network,
+        manifest,
+        rows,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        on_images=on_images,
+    )
+
+
+def embed(
+    model: TrainedModel,
+    manifest: Manifest,
+    rows: npt.NDArray[np.int64],
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    on_images: Callable[[int], None],
+) -> npt.NDArray[np.float32]:
+    """Return ``(len(rows), D)`` features, what the head is given; otherwise as :func:`infer`."""
+    return _over_images(
+        model,
+        model.network.embed,
+        manifest,
+        rows,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        on_images=on_images,
+    )
+
+
+@torch.inference_mode()
+def _over_images(
+    model: TrainedModel,
+    compute: Callable[[Tensor], Tensor],
+    manifest: Manifest,
+    rows: npt.NDArray[np.int64],
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    on_images: Callable[[int], None],
+) -> npt.NDArray[np.float32]:
+    """Compute a row an image; ``compute`` is a method of the model's network."""
     spec = model.card.spec
     layout = torch.channels_last if model.card.channels_last else torch.contiguous_format
-    network = model.network.to(device).to(memory_format=layout)
+    model.network.to(device).to(memory_format=layout)
     normalize = Normalize(spec).to(device)
     loader = evaluation_loader(
         EvaluationDataset(manifest, spec),
@@ -60,10 +108,10 @@ def infer(
         for loaded in loader:
             batch = unwrap(loaded)
             images = normalize(batch.images.to(device, non_blocking=True))
-            parts.append(network(images.contiguous(memory_format=layout)).cpu())
+            parts.append(compute(images.contiguous(memory_format=layout)).cpu())
             on_images(len(batch.labels))
-    logits: npt.NDArray[np.float32] = torch.cat(parts).numpy()
-    return logits
+    computed: npt.NDArray[np.float32] = torch.cat(parts).numpy()
+    return computed
 
 
 def usable_device(name: str) -> torch.device:

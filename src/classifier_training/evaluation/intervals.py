@@ -1,20 +1,27 @@
-"""95 % intervals: Wilson for proportions, a seeded bootstrap for everything else."""
+"""95 % intervals of scores. Which method a score has, and why, is told in ``docs/evaluation.md``.
+
+Images of one group (a video, a player) are not independent. ``design_effect`` says how much wider
+that makes an interval; every function here takes it, 1.0 being independent images.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy import stats
-from torch import Tensor
 
-from classifier_training.metrics.from_confusion import macro_of, macro_scores, per_class_of
+from classifier_training.metrics.probabilistic import RocAreas
 
-_RESAMPLES = 1000
-_SEED = 0
-_CHUNK = 50
+Floats = npt.NDArray[np.float64]
+
+LEVEL = 0.95
+Z = float(stats.norm.ppf((1 + LEVEL) / 2))
+
+# Images that the pooled variance counts for in the variance of each class; see auroc_interval.
+_PRIOR_IMAGES = 2.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Estimate:
         value: The score.
         low: Lower bound.
         high: Upper bound.
-        method: ``wilson`` or ``bootstrap``.
+        method: ``wilson``, ``bootstrap``, ``delong``, ``inversion`` or ``hall``.
     """
 
     value: float
@@ -41,57 +48,145 @@ class Estimate:
         return {"value": self.value, "low": self.low, "high": self.high, "method": self.method}
 
 
-def wilson(hits: int, total: int) -> Estimate:
-    """Estimate a proportion (Wilson 1927, as ``scipy.stats`` computes it)."""
-    interval = stats.binomtest(hits, total).proportion_ci(0.95, method="wilson")
-    return Estimate(hits / total, float(interval.low), float(interval.high), "wilson")
+def design_effect(influence: Floats, groups: npt.NDArray[np.int64] | None) -> float:
+    """Return by what the variance of a mean grows because images come in groups (Kish 1965).
 
+    The variance of the sums over groups, over that of independent images; times the square of
+    Student's over the normal quantile, because few groups tell their own variance badly. Never
+    below 1.
 
-def macro_intervals(confusion: npt.NDArray[np.int64]) -> dict[str, Estimate]:
-    """Bootstrap the macro scores of a ``(C, C)`` confusion matrix.
-
-    Drawing images with replacement is drawing cells of the matrix from a multinomial, which needs
-    no image at all.
+    Args:
+        influence: ``(N,)`` what each image adds to the score, such as "right or wrong".
+        groups: ``(N,)`` group of each image from 0, or None where images are independent.
     """
-    rng = np.random.default_rng(_SEED)
-    chunks = [_drawn_scores(confusion, rng) for _ in range(_RESAMPLES // _CHUNK)]
-    return {
-        name: Estimate(
-            float(value),
-            *_percentiles(np.concatenate([chunk[name].numpy() for chunk in chunks])),
-            "bootstrap",
-        )
-        for name, value in macro_scores(torch.from_numpy(confusion)).items()
-    }
+    if groups is None:
+        return 1.0
+    sizes = np.bincount(groups)
+    count, images = len(sizes), len(groups)
+    if count == images or count < 2:
+        return float(images) if count < 2 else 1.0  # one group: one independent observation
+    centred = influence - influence.mean()
+    alone = images / (images - 1) * float(centred @ centred)
+    together = count / (count - 1) * float((np.bincount(groups, weights=centred) ** 2).sum())
+    # Without any difference between images the worst is assumed: groups of one mind.
+    ratio = together / alone if alone > 0 else float((sizes**2).sum() / images)
+    return max(1.0, ratio * (student(count - 1) / Z) ** 2)
 
 
-def _drawn_scores(confusion: npt.NDArray[np.int64], rng: np.random.Generator) -> dict[str, Tensor]:
-    """Return the macro scores of ``_CHUNK`` resamples, ``(_CHUNK,)`` float64 each."""
-    true, predicted = np.nonzero(confusion)
-    cells = confusion[true, predicted]
-    total = int(cells.sum())
-    counts = torch.from_numpy(rng.multinomial(total, cells / total, size=_CHUNK))
+def student(freedom: float) -> float:
+    """Return the two-sided 95 % quantile of Student's t."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
 
-    def summed(by: npt.NDArray[np.int64], what: Tensor) -> Tensor:
-        sums = torch.zeros(_CHUNK, len(confusion), dtype=torch.int64)
-        return sums.index_add_(1, torch.from_numpy(by), what)
 
-    right = counts * torch.from_numpy(true == predicted)
-    return macro_of(
-        per_class_of(summed(true, right), summed(true, counts), summed(predicted, counts))
+def wilson(hits: int, total: int, effect: float = 1.0) -> Estimate:
+    """Estimate a proportion by the score interval (Wilson 1927).
+
+    In groups, ``total / effect`` images count (Korn & Graubard 1998).
+    """
+    return _wilson(hits / total, total / effect, Z, "wilson")
+
+
+def f1_interval(hits: int, support: int, predicted: int) -> Estimate:
+    """Estimate the F1 of one class.
+
+    F1 is ``2 J / (1 + J)`` of the Jaccard index J = hits / (hits + misses + false alarms), which is
+    a proportion: its Wilson bounds, carried through that rising function, are those of F1.
+    """
+    jaccard = wilson(hits, support + predicted - hits)
+    value, low, high = (2 * bound / (1 + bound) for bound in (
+        jaccard.value, jaccard.low, jaccard.high
+    ))  # fmt: skip
+    return Estimate(value, low, high, "wilson")
+
+
+def auroc_of_class(area: float, variance: float, positives: int, negatives: int) -> Estimate:
+    """Estimate the area of one class by DeLong's variance, mixed with what its size implies.
+
+    With few images DeLong's is often 0. The variance that Hanley & McNeil (1982) give an area half
+    an image inside of its ends counts for two images of the smaller side beside it.
+    """
+    images, smaller = positives + negatives, min(positives, negatives)
+    inside = (area * images + 1) / (images + 2)
+    one, two = inside / (2 - inside), 2 * inside**2 / (1 + inside)
+    implied = (
+        inside * (1 - inside)
+        + (positives - 1) * (one - inside**2)
+        + (negatives - 1) * (two - inside**2)
+    ) / (positives * negatives)
+    mixed = (smaller * variance + _PRIOR_IMAGES * implied) / (smaller - 1 + _PRIOR_IMAGES)
+    size = inside * (1 - inside) / mixed
+    return _wilson(area, size, student(smaller + 4), "delong")
+
+
+def auroc_interval(
+    roc: RocAreas, labels: npt.NDArray[np.int64], effect: float = 1.0
+) -> Estimate | None:
+    """Estimate the macro area (DeLong et al. 1988) over new images in the same class shares.
+
+    The variance of a class with few images is shrunk towards that of classes like it: one image
+    has none of its own. The bounds are Wilson's for the number of images that a proportion of
+    that variance would have, with Student's quantile (Satterthwaite's degrees of freedom).
+
+    Args:
+        roc: The areas.
+        labels: ``(N,)`` class indices.
+        effect: Design effect of groups.
+    """
+    value = roc.macro
+    if value is None:
+        return None
+    counts = np.bincount(labels, minlength=len(roc.areas))
+    scaled = roc.deviations * counts[labels]
+    sums = np.bincount(labels, weights=scaled, minlength=len(counts))
+    raw = np.bincount(labels, weights=scaled**2, minlength=len(counts))
+    present = counts > 0
+    sizes = counts[present].astype(np.float64)
+    squares: Floats = raw[present] - sums[present] ** 2 / sizes
+    inside = (len(labels) * value + 1) / (len(labels) + 2)
+    classes = int((~np.isnan(roc.areas)).sum())
+    weights = 1 / sizes
+    pseudo = float(weights.mean())
+    pooled = ((weights * squares).sum() + pseudo * inside * (1 - inside) / classes**2) / (
+        (weights * (sizes - 1)).sum() + pseudo
     )
+    freedom = sizes - 1 + _PRIOR_IMAGES
+    parts = weights * (squares + _PRIOR_IMAGES * pooled) / freedom
+    variance = float(parts.sum())
+    quantile = student(max(1.0, variance**2 / float((parts**2 / freedom).sum())))
+    return _wilson(value, inside * (1 - inside) / (variance * effect), quantile, "delong")
 
 
-def mean_interval(values: npt.NDArray[np.float64]) -> Estimate:
-    """Bootstrap the mean of one value an image."""
-    rng = np.random.default_rng(_SEED)
-    chunks = (
-        rng.integers(0, len(values), (_CHUNK, len(values))) for _ in range(_RESAMPLES // _CHUNK)
-    )
-    means = np.concatenate([values[chunk].mean(axis=1) for chunk in chunks])
-    return Estimate(float(values.mean()), *_percentiles(means), "bootstrap")
+def mean_interval(values: Floats, effect: float = 1.0) -> Estimate:
+    """Estimate the mean of one value an image.
+
+    Student's t, transformed so that the skewness of losses (few wrong answers, far out) is taken
+    out: the cubic of Hall (1992, "On the removal of skewness by transformation").
+    """
+    images, value = len(values), float(values.mean())
+    centred = values - value
+    spread = float(np.sqrt((centred**2).mean()))
+    if images < 2 or spread == 0.0:
+        return Estimate(value, value, value, "hall")
+    skew = float((centred**3).mean()) / spread**3
+    root = math.sqrt(images)
+    quantile = student(images - 1)
+
+    def untransformed(bound: float) -> float:
+        if abs(skew) < 1e-9:
+            return bound
+        cubed = 1 + skew * (bound / root - skew / (6 * images))
+        return 3 * root / skew * (math.copysign(abs(cubed) ** (1 / 3), cubed) - 1)
+
+    error = spread * math.sqrt(effect / (images - 1))
+    low, high = (value - untransformed(bound) * error for bound in (quantile, -quantile))
+    return Estimate(value, min(low, value), max(high, value), "hall")
 
 
-def _percentiles(draws: npt.NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
+def _wilson(value: float, size: float, quantile: float, method: str) -> Estimate:
+    """Return Wilson's interval of a proportion among ``size`` images, not always a whole number."""
+    share = quantile**2 / size
+    centre = (value + share / 2) / (1 + share)
+    half = quantile / (1 + share) * math.sqrt(value * (1 - value) / size + share / (4 * size))
+    low = 0.0 if value == 0 else max(0.0, centre - half)
+    high = 1.0 if value == 1 else min(1.0, centre + half)
+    return Estimate(value, min(low, value), max(high, value), method)

@@ -9,21 +9,31 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from classifier_training.evaluation.calibration_interval import ece_interval
 from classifier_training.evaluation.intervals import (
     Estimate,
-    macro_intervals,
+    auroc_interval,
+    auroc_of_class,
+    design_effect,
+    f1_interval,
     mean_interval,
     wilson,
 )
-from classifier_training.metrics.classification import TOP_K, ClassificationMetrics
+from classifier_training.evaluation.macro_bootstrap import macro_intervals
+from classifier_training.metrics.classification import TOP_K, ClassificationMetrics, hits_at_k
+from classifier_training.metrics.curves import RiskCoverage, risk_coverage
 from classifier_training.metrics.from_confusion import per_class
 from classifier_training.metrics.probabilistic import (
-    auroc_macro,
-    expected_calibration_error,
+    Calibration,
+    RocAreas,
+    calibration,
     log_losses,
+    roc_areas,
 )
 from classifier_training.runtime.agreement import softmax
 from classifier_training.runtime.class_map import ClassMap
+
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -32,17 +42,23 @@ class Scores:
 
     Attributes:
         images: Number of images.
+        groups: Number of groups they come in; None where images count as independent.
         estimates: Headline scores with intervals, by the names that training uses.
-        plain: Scores without interval.
         confusion: ``(C, C)`` int64, rows are truth.
         majority: Accuracy of always answering the split's most frequent class.
+        calibration: Confidence and correctness by bins.
+        curve: Risk against coverage.
+        roc: One-versus-rest areas.
     """
 
     images: int
+    groups: int | None
     estimates: dict[str, Estimate]
-    plain: dict[str, float | None]
-    confusion: npt.NDArray[np.int64]
-    majority: float
+    confusion: Indices
+    majority: Estimate
+    calibration: Calibration
+    curve: RiskCoverage
+    roc: RocAreas
 
     def value(self, name: str) -> float:
         """Return a headline score."""
@@ -52,52 +68,95 @@ class Scores:
         """Return the content of ``metrics.json``."""
         return {
             "images": self.images,
+            "groups": self.groups,
             "calibrated": False,
+            "interval_level": 0.95,
             "metrics": {name: item.to_json() for name, item in self.estimates.items()},
-            **self.plain,
-            "majority_class_accuracy": self.majority,
+            "aurc": self.curve.area,
+            "majority_class_accuracy": self.majority.value,
+            "baselines": {"majority_class": {"acc_top1": self.majority.to_json()}},
             "classes": list(class_map.names),
         }
 
     def per_class_rows(self, class_map: ClassMap) -> list[dict[str, str]]:
-        """Return the rows of ``per_class.csv``."""
+        """Return the rows of ``per_class.csv``; what is undefined is an empty cell.
+
+        Precision, recall and F1 of no images are 0, as in scikit-learn, without an interval.
+        """
         scores = per_class(torch.from_numpy(self.confusion))
         rows = []
         for index, name in enumerate(class_map.names):
             support, hits = int(scores.support[index]), int(self.confusion[index, index])
-            recall = wilson(hits, support) if support else None
-            rows.append(
-                {
-                    "class": name,
-                    "support": str(support),
-                    "predicted": str(int(scores.predicted[index])),
-                    "precision": f"{float(scores.precision[index]):.6f}",
-                    "recall": f"{float(scores.recall[index]):.6f}",
-                    "recall_low": f"{recall.low:.6f}" if recall else "",
-                    "recall_high": f"{recall.high:.6f}" if recall else "",
-                    "f1": f"{float(scores.f1[index]):.6f}",
-                }
-            )
+            predicted = int(scores.predicted[index])
+            row = {"class": name, "support": str(support), "predicted": str(predicted)}
+            for key, value, estimate in (
+                ("precision", scores.precision, wilson(hits, predicted) if predicted else None),
+                ("recall", scores.recall, wilson(hits, support) if support else None),
+                ("f1", scores.f1, f1_interval(hits, support, predicted) if support else None),
+            ):
+                row |= {key: f"{float(value[index]):.6f}", **_bounds(key, estimate)}
+            area = self._area(index, support)
+            row |= {"auroc": f"{area.value:.6f}" if area else "", **_bounds("auroc", area)}
+            rows.append(row)
         return rows
 
+    def _area(self, index: int, support: int) -> Estimate | None:
+        value = float(self.roc.areas[index])
+        if np.isnan(value):
+            return None
+        variance = float(self.roc.own_variances[index])
+        return auroc_of_class(value, variance, support, self.images - support)
 
-def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Scores:
-    """Score ``(N, C)`` float32 logits against ``(N,)`` int64 class indices."""
+
+def score(
+    logits: npt.NDArray[np.float32], labels: Indices, groups: Indices | None = None
+) -> Scores:
+    """Score predictions.
+
+    Args:
+        logits: ``(N, C)`` float32.
+        labels: ``(N,)`` class indices.
+        groups: ``(N,)`` group of each image from 0, or None where images are independent.
+    """
+    probabilities = softmax(logits)
     metric = ClassificationMetrics(logits.shape[1], persistent=False)
     metric.update(torch.from_numpy(logits), torch.from_numpy(labels))
-    confusion: npt.NDArray[np.int64] = metric.confusion.numpy()
-    total = len(labels)
-    probabilities = softmax(logits)
-    macro = macro_intervals(confusion)
+    confusion: Indices = metric.confusion.numpy()
+    bins = calibration(probabilities, labels)
+    roc = roc_areas(probabilities, labels)
+    losses = log_losses(logits, labels)
+    right, among_five = (
+        hits_at_k(torch.from_numpy(logits), torch.from_numpy(labels), k).numpy() for k in (1, TOP_K)
+    )
+    area = auroc_interval(roc, labels, design_effect(roc.deviations, groups))
     estimates = {
-        "acc_top1": wilson(int(confusion.diagonal().sum()), total),
-        f"acc_top{TOP_K}": wilson(int(metric.top5_hits), total),
-        **{name: item for name, item in macro.items() if name != "acc_top1"},
-        "loss": mean_interval(log_losses(logits, labels)),
+        "acc_top1": _proportion(right, groups),
+        f"acc_top{TOP_K}": _proportion(among_five, groups),
+        **macro_intervals(confusion, labels, logits.argmax(axis=1), groups),
+        "loss": mean_interval(losses, design_effect(losses, groups)),
+        "ece": ece_interval(bins, groups),
+        **({"auroc_macro": area} if area else {}),
     }
-    plain = {
-        "ece": expected_calibration_error(probabilities, labels),
-        "auroc_macro": auroc_macro(probabilities, labels),
+    most = labels == int(confusion.sum(axis=1).argmax())
+    return Scores(
+        images=len(labels),
+        groups=None if groups is None else int(groups.max()) + 1,
+        estimates=estimates,
+        confusion=confusion,
+        majority=_proportion(most, groups),
+        calibration=bins,
+        curve=risk_coverage(bins.confidence, right),
+        roc=roc,
+    )
+
+
+def _proportion(hits: npt.NDArray[np.bool_], groups: Indices | None) -> Estimate:
+    effect = design_effect(hits.astype(np.float64), groups)
+    return wilson(int(hits.sum()), len(hits), effect)
+
+
+def _bounds(key: str, estimate: Estimate | None) -> dict[str, str]:
+    return {
+        f"{key}_low": f"{estimate.low:.6f}" if estimate else "",
+        f"{key}_high": f"{estimate.high:.6f}" if estimate else "",
     }
-    majority = float(confusion.sum(axis=1).max() / total)
-    return Scores(total, estimates, plain, confusion, majority)

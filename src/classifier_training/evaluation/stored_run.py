@@ -9,6 +9,7 @@ from classifier_training.artifacts.checkpoint import TrainedModel, load_model
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import DataError, ResumeError
+from classifier_training.runtime.class_map import ClassMap
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,40 @@ def open_run(run: Path | str, data_root: Path | str | None) -> StoredRun:
         DataError: The images are not there.
     """
     folder = RunFolder(Path(run))
-    record = folder.read_record()
+    model = open_best(folder)
+    return StoredRun(folder, model, open_manifest(folder, model.card.class_map, data_root))
+
+
+def open_best(folder: RunFolder) -> TrainedModel:
+    """Load the scored network of a run's best epoch.
+
+    Raises:
+        ResumeError: No run folder, or no epoch was finished in it.
+    """
+    folder.read_record()
     if not folder.best.is_file():
         raise ResumeError(
             f"{folder.path} has no {folder.best.relative_to(folder.path)}",
             expected="a run with at least one finished epoch",
             mend="go on with the run until it has one; log.txt says how it ended",
         )
-    model = load_model(folder.best)
-    root = Path(record["data_root"] if data_root is None else data_root)
-    manifest = Manifest.read(folder.manifest, model.card.class_map, root)
+    return load_model(folder.best)
+
+
+def open_manifest(folder: RunFolder, class_map: ClassMap, data_root: Path | str | None) -> Manifest:
+    """Read the table of a run's images.
+
+    Raises:
+        ResumeError: No run folder.
+        DataError: The table is damaged, or the images are not there.
+    """
+    recorded = folder.read_record()["data_root"]
+    root = Path(recorded if data_root is None else data_root)
+    manifest = Manifest.read(folder.manifest, class_map, root)
     if len(manifest) and not manifest.file(0).is_file():
         raise DataError(
             f"{root} does not hold the images of {folder.path}: no {manifest.paths[0]} in it",
             expected="the folder that data.data_root named when the run was trained",
             mend="--data-root PATH (in Python data_root=PATH), if the images moved",
         )
-    return StoredRun(folder, model, manifest)
+    return manifest

@@ -56,7 +56,7 @@ class ClassificationMetrics(Metric):
         # bincount would wait for the device to learn its largest entry.
         ones = torch.ones_like(cells)
         self.confusion.view(-1).scatter_add_(0, cells, ones)
-        self.top5_hits += (_rank(logits, labels) < TOP_K).sum()
+        self.top5_hits += hits_at_k(logits, labels, TOP_K).sum()
         mean = F.cross_entropy(logits, labels) if loss is None else loss.detach()
         self.loss_sum += mean * len(labels)
         self.images += len(labels)
@@ -71,8 +71,8 @@ class ClassificationMetrics(Metric):
         }
 
 
-def _rank(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return ``(N,)`` int64: how many classes come before the label.
+def hits_at_k(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Return ``(N,)`` bool: whether the label is among the ``k`` largest of ``(N, C)`` logits.
 
     Of equal logits the lower index comes first, as in ``argmax``. ``topk`` leaves that open: an
     image could be right and not among the first five.
@@ -80,4 +80,4 @@ def _rank(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels[:, None])
     classes = torch.arange(logits.shape[1], device=logits.device)
     not_before = (logits < own) | ((logits == own) & (classes >= labels[:, None]))
-    return logits.shape[1] - not_before.sum(dim=1)
+    return logits.shape[1] - not_before.sum(dim=1) < k

@@ -56,6 +56,16 @@ class Classifier(nn.Module):
         """Map ``(N, 3, H, W)`` float32, normalised, to ``(N, C)`` logits."""
         return cast(Tensor, self.network(images))
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Map the same images to ``(N, D)``: what the head is given."""
+        given: list[Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda _head, inputs: given.append(inputs[0]))
+        try:
+            self.network(images)
+        finally:
+            hook.remove()
+        return given[0]
+
     def train(self, mode: bool = True) -> Classifier:
         """Switch to training mode; a frozen backbone stays in evaluation mode."""
         super().train(mode)

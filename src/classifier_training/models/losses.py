@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy with smoothing, class weights and focus."""
+"""The training loss: cross-entropy with smoothing, class weights, focus and priors."""
 
 from __future__ import annotations
 
@@ -13,26 +13,40 @@ class ClassificationLoss(nn.Module):
     Each image's loss is multiplied by ``(1 - p_true) ** gamma``; with ``gamma = 0`` the value is
     that of :func:`torch.nn.functional.cross_entropy` with the same weights and smoothing.
 
+    Offsets of ``tau * log(prior)`` make it the logit-adjusted loss of Menon et al. 2021 ("Long-tail
+    learning via logit adjustment", eq. 10). They are of the loss alone: scores and the exported
+    network use the plain logits.
+
     Args:
         class_weights: ``(C,)`` float32, or None.
         label_smoothing: Share of the target spread over all classes.
         gamma: Exponent of the focal factor.
+        logit_offsets: ``(C,)`` float32 added to every image's logits, or None.
     """
 
     class_weights: Tensor | None
+    logit_offsets: Tensor | None
 
     def __init__(
-        self, class_weights: Tensor | None, *, label_smoothing: float, gamma: float
+        self,
+        class_weights: Tensor | None,
+        *,
+        label_smoothing: float,
+        gamma: float,
+        logit_offsets: Tensor | None = None,
     ) -> None:
         super().__init__()
-        # Not part of checkpoints: it follows from the data.
+        # Not part of checkpoints: they follow from the data.
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("logit_offsets", logit_offsets, persistent=False)
         self._label_smoothing = label_smoothing
         self._gamma = gamma
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar loss of ``(N, C)`` logits and ``(N,)`` int64 labels, in float32."""
         logits = logits.float()
+        if self.logit_offsets is not None:
+            logits = logits + self.logit_offsets
         if self._gamma == 0:
             return F.cross_entropy(
                 logits,

@@ -61,8 +61,8 @@ def compare_logits(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Ag
     return Agreement(a.shape[0], float(relative[worst_image]), flips, worst_image)
 
 
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return ``(N, C)`` float32 probabilities of ``(N, C)`` float32 logits, summed in float64."""
+def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return ``(N, C)`` float32 probabilities of ``(N, C)`` logits, summed in float64."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     weights = np.exp(shifted)

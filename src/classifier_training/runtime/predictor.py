@@ -2,46 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from classifier_training.errors import ExportError
+from classifier_training.errors import ConfigError, DataError
 from classifier_training.runtime.agreement import softmax
+from classifier_training.runtime.ahead import map_ahead
+from classifier_training.runtime.calibration import energies
 from classifier_training.runtime.class_map import ClassMap
 from classifier_training.runtime.cores import available_cores
 from classifier_training.runtime.images import read_image
 from classifier_training.runtime.preprocess import PreprocessSpec
-from classifier_training.runtime.sidecar import (
-    INPUT_NAME,
-    ONNX_NAME,
-    OUTPUT_NAME,
-    SIDECAR_NAME,
-    Sidecar,
-    check_pair,
+from classifier_training.runtime.session import (
+    check_shapes,
+    locate_onnx,
+    open_session,
+    run_session,
 )
+from classifier_training.runtime.sidecar import SIDECAR_NAME, Sidecar, check_pair
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is wanted besides label and probabilities; all but ``check_inputs`` was fitted on val.
+
+    Attributes:
+        calibrated: Calibrated probabilities instead of plain ones, and ``Prediction.unsure``.
+        sets: ``Prediction.candidates``.
+        energy: ``Prediction.energy`` and ``Prediction.out_of_distribution``.
+        check_inputs: ``Prediction.oddities``.
+    """
+
+    calibrated: bool = False
+    sets: bool = False
+    energy: bool = False
+    check_inputs: bool = False
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says about one image.
+    """What the model says about one image. What was not asked for by :class:`Extras` is None.
 
     Attributes:
         path: The image as it was named.
         label: The most probable class.
-        confidence: Its (uncalibrated) probability.
+        confidence: Its probability.
         probabilities: ``(C,)`` float32 over the classes of the sidecar, in index order.
+        unsure: Whether the calibrated confidence is below the threshold chosen on val; also None
+            where val supported none.
+        candidates: The conformal set: classes, the most probable first.
+        energy: Of the logits; the higher, the less the image resembles the val images.
+        out_of_distribution: Whether it is above the limit chosen on val.
+        oddities: In what the image lies outside of the range of the training images.
     """
 
     path: str
     label: str
     confidence: float
     probabilities: npt.NDArray[np.float32]
+    unsure: bool | None = None
+    candidates: tuple[str, ...] | None = None
+    energy: float | None = None
+    out_of_distribution: bool | None = None
+    oddities: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A decoded image: the network's input, or what is wrong with the file."""
+
+    path: str
+    tensor: npt.NDArray[np.float32] | None  # (3, H, W)
+    oddities: tuple[str, ...] | None = None
+    error: DataError | None = None
 
 
 class Predictor:
@@ -53,21 +92,30 @@ class Predictor:
         self.path = path
 
     @classmethod
-    def load(cls, path: Path | str, *, threads: int | None = None) -> Predictor:
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+    ) -> Predictor:
         """Load ``model.onnx`` (or the run folder that holds it) and the sidecar beside it.
 
         Args:
             path: A run folder or an ONNX file.
             threads: Intra-op threads; by default the cores this process may use.
+            providers: Execution providers of onnxruntime in order of preference, as it names them
+                or short (``["cuda", "cpu"]``); by default the CPU.
 
         Raises:
             ExportError: A file is missing, damaged, or the two do not belong together.
+            ConfigError: A provider is not available here.
         """
         onnx_path = locate_onnx(Path(path))
         sidecar = Sidecar.read(onnx_path.parent / SIDECAR_NAME)
-        session = open_session(onnx_path, threads=threads)
+        session = open_session(onnx_path, threads=threads, providers=providers)
         check_pair(sidecar, onnx_path, dict(session.get_modelmeta().custom_metadata_map))
-        _check_shapes(session, sidecar, onnx_path)
+        check_shapes(session, sidecar, onnx_path)
         return cls(session, sidecar, onnx_path)
 
     @property
@@ -91,93 +139,117 @@ class Predictor:
         """
         return run_session(self._session, self.spec.normalize(images))
 
-    def predict(self, paths: Iterable[Path | str], *, batch_size: int = 32) -> Iterator[Prediction]:
-        """Classify image files, a batch at a time, in the order given.
+    def predict(
+        self,
+        paths: Iterable[Path | str],
+        *,
+        batch_size: int = 32,
+        extras: Extras | None = None,
+        on_bad_image: Callable[[DataError], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Classify image files in the order given, while threads decode the next ones.
+
+        Memory stays at a few batches, however many files there are.
+
+        Args:
+            paths: Read as they are needed.
+            batch_size: Images at a time.
+            extras: What is wanted besides.
+            on_bad_image: Called for a file that cannot be read, which is then left out; without
+                it, that is an error.
 
         Raises:
             DataError: A file cannot be read; the message names it.
+            ConfigError: The sidecar has no section for what ``extras`` asks.
         """
-        names = self.class_map.names
-        for batch in _batches(paths, batch_size):
-            pixels = np.stack([self.spec.resize_image(read_image(Path(path))) for path in batch])
-            for path, row in zip(batch, softmax(self.logits(pixels)), strict=True):
-                best = int(row.argmax())
-                yield Prediction(str(path), names[best], float(row[best]), row)
+        extras = Extras() if extras is None else extras
+        self._require(extras)
+        return self._stream(paths, batch_size, extras, on_bad_image)
 
-
-def locate_onnx(path: Path) -> Path:
-    """Return the ONNX file that ``path`` (a run folder or an ONNX file) stands for.
-
-    Raises:
-        ExportError: There is none.
-    """
-    found = path / ONNX_NAME if path.is_dir() else path
-    if not found.is_file():
-        raise ExportError(
-            f"no ONNX model at {found}",
-            expected=f"a run folder with {ONNX_NAME}, or an ONNX file",
-            mend="finish the run, or export it: classifier export RUN",
-        )
-    return found
-
-
-def open_session(path: Path, *, threads: int | None = None) -> ort.InferenceSession:
-    """Open an ONNX file on the CPU.
-
-    Raises:
-        ExportError: onnxruntime cannot read it, or its input and output are not ours.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or available_cores()
-    options.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ExportError(
-            f"onnxruntime cannot load {path}: {next(iter(str(error).splitlines()), 'it failed')}",
-            expected="a complete ONNX file of a supported opset",
-            mend="export the run again: classifier export RUN",
-        ) from error
-    inputs = [node.name for node in session.get_inputs()]
-    outputs = [node.name for node in session.get_outputs()]
-    if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
-        raise ExportError(
-            f"{path} has inputs {inputs} and outputs {outputs}",
-            expected=f"input {INPUT_NAME!r} and output {OUTPUT_NAME!r}",
-            mend="use an ONNX file written by: classifier export RUN",
-        )
-    return session
-
-
-def _check_shapes(session: ort.InferenceSession, sidecar: Sidecar, path: Path) -> None:
-    size, classes = sidecar.spec.image_size, len(sidecar.class_map)
-    for node, wanted in (
-        (session.get_inputs()[0], [3, size, size]),
-        (session.get_outputs()[0], [classes]),
-    ):
-        # The first axis is the batch, of any length.
-        if node.type != "tensor(float)" or list(node.shape[1:]) != wanted:
-            raise ExportError(
-                f"{path}: {node.name} is {node.type} of shape {node.shape}, which its sidecar "
-                "contradicts",
-                expected=f"tensor(float) of shape {['batch', *wanted]}",
-                mend="export the run again: classifier export RUN",
+    def _require(self, extras: Extras) -> None:
+        calibration = self.sidecar.calibration
+        wanted = {
+            "calibrated probabilities (--calibrated)": extras.calibrated and calibration is None,
+            "conformal sets (--sets)": extras.sets
+            and (calibration is None or calibration.conformal is None),
+            "an out-of-distribution score (--ood)": extras.energy
+            and (calibration is None or calibration.energy is None),
+            "a check of the inputs (--check-inputs)": extras.check_inputs
+            and self.sidecar.input_statistics is None,
+        }
+        if missing := [name for name, is_missing in wanted.items() if is_missing]:
+            raise ConfigError(
+                f"the sidecar of {self.path} has nothing for {', '.join(missing)}",
+                expected="a run whose calibration was fitted (calibration.enabled) on enough val "
+                "images, and whose images were checked (RUN/data/image_facts.npz)",
+                mend="leave the option out; evaluation/calibration.json of the run says more",
             )
 
+    def _stream(
+        self,
+        paths: Iterable[Path | str],
+        batch_size: int,
+        extras: Extras,
+        on_bad_image: Callable[[DataError], None] | None,
+    ) -> Iterator[Prediction]:
+        statistics = self.sidecar.input_statistics if extras.check_inputs else None
 
-def run_session(
-    session: ort.InferenceSession, tensor: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Run ``(N, 3, H, W)`` float32 through a session; returns ``(N, C)`` float32 logits."""
-    return cast("npt.NDArray[np.float32]", session.run([OUTPUT_NAME], {INPUT_NAME: tensor})[0])
+        def read(path: Path | str) -> _Input:
+            try:
+                image = read_image(Path(path))
+            except DataError as error:
+                return _Input(str(path), None, error=error)
+            tensor = self.spec.normalize(self.spec.resize_image(image)[None])[0]
+            oddities = None if statistics is None else statistics.oddities(image)
+            return _Input(str(path), tensor, oddities)
 
+        batch: list[_Input] = []
+        inputs = map_ahead(read, paths, threads=available_cores(), ahead=2 * batch_size)
+        with contextlib.closing(inputs):
+            for item in inputs:
+                if item.error is None:
+                    batch.append(item)
+                elif on_bad_image is None:
+                    raise item.error
+                else:
+                    on_bad_image(item.error)
+                if len(batch) == batch_size:
+                    yield from self._answer(batch, extras)
+                    batch = []
+        if batch:
+            yield from self._answer(batch, extras)
 
-def _batches(paths: Iterable[Path | str], size: int) -> Iterator[Sequence[Path | str]]:
-    batch: list[Path | str] = []
-    for path in paths:
-        batch.append(path)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    def _answer(self, batch: list[_Input], extras: Extras) -> Iterator[Prediction]:
+        tensors = [item.tensor for item in batch if item.tensor is not None]
+        logits = run_session(self._session, np.stack(tensors))
+        plain = softmax(logits)
+        for item, row, values in zip(batch, plain, logits, strict=True):
+            best = int(row.argmax())
+            label, confidence = self.class_map.names[best], float(row[best])
+            answer = Prediction(item.path, label, confidence, row, oddities=item.oddities)
+            yield self._calibrate(answer, values, extras)
+
+    def _calibrate(
+        self, answer: Prediction, logits: npt.NDArray[np.float32], extras: Extras
+    ) -> Prediction:
+        """Add what ``extras`` asks for, from ``(C,)`` logits."""
+        calibration = self.sidecar.calibration
+        if calibration is None or not (extras.calibrated or extras.sets or extras.energy):
+            return answer
+        calibrated = calibration.probabilities(logits[None])[0]
+        confidence = float(calibrated.max())
+        if extras.calibrated:
+            answer = replace(
+                answer,
+                confidence=confidence,
+                probabilities=calibrated,
+                unsure=calibration.is_unsure(confidence),
+            )
+        if extras.sets:
+            names = (self.class_map.names[index] for index in calibration.candidates(calibrated))
+            answer = replace(answer, candidates=tuple(names))
+        if extras.energy:
+            energy = float(energies(logits[None])[0])
+            is_odd = calibration.is_out_of_distribution(energy)
+            answer = replace(answer, energy=energy, out_of_distribution=is_odd)
+        return answer

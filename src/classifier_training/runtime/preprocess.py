@@ -64,6 +64,11 @@ class PreprocessSpec:
         red, green, blue = (round(255 * value) for value in self.mean)
         return red, green, blue
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one resized image."""
+        return 3 * self.image_size**2
+
     def resize_image(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Resize an RGB image.
 

@@ -2,7 +2,11 @@
 
 The first four keys are the contract of the downstream pipeline and stay at top level:
 ``num_classes``, ``class_to_idx``, ``idx_to_class`` and ``normalization``. The rest describes the
-preprocessing completely, names the ONNX file by its hash, and carries golden vectors.
+preprocessing completely, names the ONNX file by its hash, and carries golden vectors. A deployer
+may pass over the optional ``calibration`` and ``input_statistics``.
+
+``labels_mapping.schema.json`` beside this module is its JSON Schema; ``docs/sidecar.md`` explains
+each key. A key that a reader may pass over is added without a new ``SCHEMA_VERSION``.
 """
 
 from __future__ import annotations
@@ -16,11 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from classifier_training.errors import ClassifierTrainingError, ExportError
+from classifier_training.runtime.calibration import Calibration
 from classifier_training.runtime.class_map import ClassMap
+from classifier_training.runtime.input_check import InputStatistics
 from classifier_training.runtime.preprocess import INTERPOLATION, RESIZE_RULES, PreprocessSpec
 
 SCHEMA_VERSION = 1
 SIDECAR_NAME = "labels_mapping.json"
+# JSON Schema (draft 2020-12) of SCHEMA_VERSION, for readers in other languages.
+SCHEMA_FILE = Path(__file__).with_name("labels_mapping.schema.json")
 ONNX_NAME = "model.onnx"
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
@@ -57,6 +65,8 @@ class Sidecar:
     model: dict[str, Any]
     provenance: dict[str, Any]
     golden: tuple[GoldenVector, ...]
+    calibration: Calibration | None = None
+    input_statistics: InputStatistics | None = None
 
     @classmethod
     def read(cls, path: Path) -> Sidecar:
@@ -90,8 +100,13 @@ class Sidecar:
             **mapping_section(self.class_map, self.spec),
             "model": self.model,
             "provenance": self.provenance,
+            **self._optional(),
             "golden": [_golden_to_json(vector) for vector in self.golden],
         }
+
+    def _optional(self) -> dict[str, Any]:
+        sections = {"calibration": self.calibration, "input_statistics": self.input_statistics}
+        return {name: item.to_json() for name, item in sections.items() if item is not None}
 
 
 def mapping_section(class_map: ClassMap, spec: PreprocessSpec) -> dict[str, Any]:
@@ -189,7 +204,16 @@ def _parse(content: dict[str, Any]) -> Sidecar:
     golden = tuple(_golden_from_json(item, len(class_map)) for item in content["golden"])
     if not golden:
         raise ValueError("it has no golden vectors")
-    return Sidecar(class_map, spec, model, content["provenance"], golden)
+    calibration, inputs = content.get("calibration"), content.get("input_statistics")
+    return Sidecar(
+        class_map,
+        spec,
+        model,
+        content["provenance"],
+        golden,
+        calibration=None if calibration is None else Calibration.from_json(calibration),
+        input_statistics=None if inputs is None else InputStatistics.from_json(inputs),
+    )
 
 
 def _channels(values: list[float]) -> tuple[float, float, float]:

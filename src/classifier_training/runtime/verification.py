@@ -98,6 +98,25 @@ def verify_recorded(
     return results
 
 
+def recorded_images(predictor: Predictor, run: Path, data_root: Path | None) -> list[Path]:
+    """Return the files that ``evaluation/*/predictions.csv`` of a run names, each once.
+
+    Args:
+        predictor: The exported model.
+        run: Its run folder.
+        data_root: Where the images lie now; by default where the run found them.
+
+    Raises:
+        ExportError: The records are damaged.
+    """
+    root = _recorded_root(run) if data_root is None else data_root
+    files = sorted(run.glob("evaluation/*/predictions.csv"))
+    names = {
+        name: None for path in files for name in _read_recorded(path, predictor.class_map).paths
+    }
+    return [root / name for name in names]
+
+
 @dataclass(frozen=True)
 class _Recorded:
     """The columns of a ``predictions.csv`` that are compared."""

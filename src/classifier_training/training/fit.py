@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,11 +26,14 @@ from classifier_training.artifacts.identity import (
 from classifier_training.artifacts.provenance import git_state, machine, versions
 from classifier_training.artifacts.run_folder import Run, RunFolder, load_run
 from classifier_training.artifacts.run_log import RunLog
-from classifier_training.config.schema import Config
+from classifier_training.config.schema import Config, TransformsConfig
+from classifier_training.data.checks.preflight import CheckedData, check_index
 from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.index import DataIndex, index_data
+from classifier_training.data.staging import staged
 from classifier_training.data.statistics import statistics
 from classifier_training.errors import ExportError, InterruptedRunError
+from classifier_training.evaluation.calibrate import write_calibration
 from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
 from classifier_training.evaluation.export import export_verified
 from classifier_training.evaluation.inference import exact_fp32
@@ -59,7 +63,10 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         hardware = choose_hardware(config.trainer)
         pl.seed_everything(config.seed, verbose=False)
         exact_fp32()
-        index = index_data(config.data)
+        checked = check_index(
+            index_data(staged(config.data)), config.data, stored=folder.image_facts
+        )
+        index = checked.index
         identity = _identity(config, index, command)
         # Distributed training runs this command again in each further process.
         is_main = rank_zero_only.rank == 0  # type: ignore[attr-defined]
@@ -76,7 +83,12 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         augmentation = build_augmentation(config.transforms)
         callbacks, loggers = build_callbacks(config), build_loggers(config)
         data = ImageDataModule(
-            index.manifest, config.data, spec, transform=augmentation, seed=config.seed
+            index.manifest,
+            config.data,
+            spec,
+            transform=augmentation,
+            seed=config.seed,
+            at_least=reduction_bound(config.transforms),
         )
         parts = TrainingParts(config, folder, hardware, network, data, callbacks, loggers, start)
         if not is_main:
@@ -85,7 +97,7 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         record = _open_run(folder, identity, record, hardware)
         log.open(folder.log)
         with _status(folder):
-            _write_data(folder, index)
+            _write_data(folder, checked, spec)
             with _stage(folder, "fit"):
                 best = train_network(parts, replace(card, run_id=record["id"]))
                 folder.update_record({"best": best})
@@ -124,6 +136,11 @@ def preprocess_spec(config: Config) -> PreprocessSpec:
     )
 
 
+def reduction_bound(config: TransformsConfig) -> int | None:
+    """Return the pixels that the shorter side of a reduced training image keeps; None: whole."""
+    return None if config.reduce_to is None else math.ceil(config.reduce_to * config.image_size)
+
+
 def _finish(
     config: Config,
     folder: RunFolder,
@@ -141,6 +158,14 @@ def _finish(
             if len(index.manifest.rows(split))
         }
     _require_same_score(config, best, model, evaluations["val"])
+    labels = index.manifest.labels
+    write_calibration(
+        folder,
+        model.epoch,
+        config.calibration,
+        index.manifest.class_map,
+        {split: (item.logits, labels[item.rows]) for split, item in evaluations.items()},
+    )
     with _stage(folder, "export"):
         val = evaluations["val"]
         exported = export_verified(
@@ -244,10 +269,11 @@ def _open_run(
     return folder.read_record()
 
 
-def _write_data(folder: RunFolder, index: DataIndex) -> None:
+def _write_data(folder: RunFolder, checked: CheckedData, spec: PreprocessSpec) -> None:
     with replacing(folder.manifest) as path:
-        index.manifest.write(path)
-    write_json(folder.statistics, statistics(index))
+        checked.index.manifest.write(path)
+    checked.write(facts=folder.image_facts, report=folder.check)
+    write_json(folder.statistics, statistics(checked.index, spec, checked.facts))
 
 
 def _card(config: Config, index: DataIndex, spec: PreprocessSpec) -> ModelCard:

@@ -15,7 +15,6 @@ from loguru import logger
 from classifier_training.artifacts.checkpoint import ModelCard
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.schema import Config
-from classifier_training.data.balance import drawing_weights
 from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.loading import shared_heap
 from classifier_training.models.classifier import Classifier
@@ -132,25 +131,6 @@ def _announce(config: Config, data: ImageDataModule) -> None:
         config.data.batch_size,
         data.workers,
     )
-    if config.data.sampler == "weighted":
-        _show_draws(data)
-
-
-def _show_draws(data: ImageDataModule) -> None:
-    """Show, for each class, how many images there are, are expected and are drawn in epoch 0."""
-    manifest = data.manifest
-    rows = manifest.rows("train")
-    labels = manifest.labels[rows]
-    expected = drawing_weights(labels) * len(rows)
-    drawn = manifest.labels[data.sampler().order(0)]
-    for index, name in enumerate(manifest.class_map.names):
-        logger.info(
-            "sampler: {:<20} {:>6} images, {:>7.1f} expected, {:>6} drawn in the first epoch",
-            name,
-            int((labels == index).sum()),
-            float(expected[labels == index].sum()),
-            int((drawn == index).sum()),
-        )
 
 
 def _report_steps(module: ClassifierModule, trainer: pl.Trainer) -> None:

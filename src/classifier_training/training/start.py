@@ -10,7 +10,7 @@ from loguru import logger
 from classifier_training.artifacts.checkpoint import scored_state, unpack_card
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.schema import Config, ModelConfig
-from classifier_training.data.balance import class_weights
+from classifier_training.data.balance import class_weights, log_priors
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ConfigError
 from classifier_training.models.classifier import Classifier
@@ -35,12 +35,15 @@ def build_network(config: ModelConfig, class_map: ClassMap) -> Classifier:
 
 
 def build_loss(config: Config, manifest: Manifest) -> ClassificationLoss:
-    """Build the training loss; class weights follow from the training counts."""
-    weights = class_weights(manifest.counts("train"), config.loss.class_weights)
+    """Build the training loss; class weights and priors follow from the training counts."""
+    counts = manifest.counts("train")
+    weights = class_weights(counts, config.loss.class_weights)
+    tau = config.loss.logit_adjustment
     return ClassificationLoss(
         None if weights is None else torch.from_numpy(weights),
         label_smoothing=config.loss.label_smoothing,
         gamma=config.loss.focal_gamma,
+        logit_offsets=tau * torch.from_numpy(log_priors(counts)) if tau else None,
     )
 
 

@@ -1,0 +1,181 @@
+"""Intervals of macro averages by a seeded bootstrap of the confusion matrix."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from classifier_training.evaluation.intervals import Estimate, design_effect, student
+from classifier_training.metrics.from_confusion import macro_of, macro_scores, per_class_of
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+_RESAMPLES = 1000
+_SEED = 0
+# Drawn images held at once.
+_CHUNK_IMAGES = 2_000_000
+
+# Images that the pooled row counts for in the row of each class, and classes that one of recall 1/2
+# counts for in the pooled row. Chosen by coverage: benchmarks/interval_coverage.py.
+_PRIOR_IMAGES = 4.0
+_PRIOR_CLASSES = 2.0
+_FEWEST_FREEDOM = 4
+
+MACRO = ("acc_macro", "f1_macro", "precision_macro")
+
+
+def macro_intervals(
+    confusion: Counts,
+    labels: npt.NDArray[np.int64] | None = None,
+    predicted: npt.NDArray[np.int64] | None = None,
+    groups: npt.NDArray[np.int64] | None = None,
+) -> dict[str, Estimate]:
+    """Estimate the macro scores of a ``(C, C)`` confusion matrix.
+
+    What varies is new images in the same class shares: each class draws as many images as it has
+    (a stratified bootstrap). Drawing only among the images seen would give a class of one image no
+    doubt at all, so each row of the matrix is mixed with a pooled one that counts for four images.
+    Bias and spread of the draws are taken on the scale of ``asin(sqrt(score))``, where the spread
+    does not depend on the score; Student's quantile takes into account that few wrong answers
+    tell the spread badly.
+
+    Args:
+        confusion: Rows are truth.
+        labels: ``(N,)`` true classes, needed with ``groups``.
+        predicted: ``(N,)`` answers, needed with ``groups``.
+        groups: ``(N,)`` group of each image; None where images are independent.
+    """
+    rows = _SmoothedRows.of(confusion)
+    draws = _draw(rows)
+    expected = _angles(rows.expected())
+    values = macro_scores(torch.from_numpy(confusion))
+    hits = int(confusion.diagonal().sum())
+    fewest = min(hits, int(confusion.sum()) - hits)
+    estimates = {}
+    for name in MACRO:
+        effect = 1.0
+        if groups is not None and labels is not None and predicted is not None:
+            effect = design_effect(influence(confusion, name)[labels, predicted], groups)
+        off = np.arcsin(np.sqrt(draws[name])) - expected[name]
+        half = student(fewest + _FEWEST_FREEDOM) * float(off.std()) * math.sqrt(effect)
+        value = float(values[name])
+        # The pooled row invents false alarms for classes that have none: of precision, whose whole
+        # is the alarms, the bias would be theirs.
+        bias = 0.0 if name == "precision_macro" else float(off.mean())
+        centre = math.asin(math.sqrt(value)) - bias
+        low, high = (
+            math.sin(min(max(bound, 0.0), math.pi / 2)) ** 2
+            for bound in (centre - half, centre + half)
+        )
+        estimates[name] = Estimate(value, min(low, value), max(high, value), "bootstrap")
+    return estimates
+
+
+def influence(confusion: Counts, name: str) -> Floats:
+    """Return ``(C, C)``: how one more image in a cell moves a macro score, up to a factor.
+
+    The derivatives of recall ``h/s``, precision ``h/q`` and F1 ``2h/(s+q)`` by the counts.
+    """
+    hits = confusion.diagonal().astype(np.float64)
+    support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    by_row, by_column = {
+        "acc_macro": (1.0, 0.0), "precision_macro": (0.0, 1.0), "f1_macro": (0.5, 0.5),
+    }[name]  # fmt: skip
+    whole = by_row * support + by_column * predicted
+    per = np.divide(1.0, whole, out=np.zeros_like(hits), where=whole > 0)
+    score = hits * per
+    slope: Floats = np.diag(per) - by_row * (score * per)[:, None] - by_column * (score * per)
+    return slope
+
+
+@dataclass(frozen=True)
+class _SmoothedRows:
+    """What each class answers, mixed with what classes answer on the whole.
+
+    Attributes:
+        sizes: ``(C,)`` images of each class.
+        recall: ``(C,)`` probability of the right answer.
+        errors: ``(C, C)`` distribution of the wrong ones; rows sum to 1.
+    """
+
+    sizes: Counts
+    recall: Floats
+    errors: Floats
+
+    @classmethod
+    def of(cls, confusion: Counts) -> _SmoothedRows:
+        sizes, hits = confusion.sum(axis=1), confusion.diagonal()
+        present = sizes > 0
+        # Classes with few images make the variance: the pooled recall is mostly theirs.
+        weights = np.where(present, 1 / np.maximum(sizes, 1), 0.0)
+        mean_weight = weights[present].mean()
+        pooled = ((weights * hits / np.maximum(sizes, 1)).sum() + 0.5 * _PRIOR_CLASSES * mean_weight
+                  ) / (weights.sum() + _PRIOR_CLASSES * mean_weight)  # fmt: skip
+        errors = confusion * (1.0 - np.eye(len(confusion)))
+        share = errors.sum(axis=0) if errors.any() else present.astype(np.float64)
+        elsewhere = share * (1.0 - np.eye(len(confusion)))
+        nowhere = elsewhere.sum(axis=1) == 0
+        elsewhere[nowhere] = 1.0 - np.eye(len(confusion))[nowhere]
+        elsewhere /= elsewhere.sum(axis=1, keepdims=True)
+        mixed = errors + _PRIOR_IMAGES * (1 - pooled) * elsewhere
+        return cls(
+            sizes,
+            (hits + _PRIOR_IMAGES * pooled) / (sizes + _PRIOR_IMAGES),
+            mixed / mixed.sum(axis=1, keepdims=True),
+        )
+
+    def expected(self) -> dict[str, float]:
+        """Return the macro scores of the distribution itself."""
+        # Counts below 1 would be taken for none.
+        scale = 1e9
+        hits = self.sizes * self.recall * scale
+        predicted = hits + (self.sizes * (1 - self.recall) * scale) @ self.errors
+        found = macro_of(
+            per_class_of(
+                *(torch.from_numpy(part) for part in (hits, self.sizes * scale, predicted))
+            )
+        )
+        return {name: float(value) for name, value in found.items()}
+
+
+def _draw(rows: _SmoothedRows) -> dict[str, Floats]:
+    """Return the macro scores of each resample, ``(_RESAMPLES,)``."""
+    rng = np.random.default_rng(_SEED)
+    cumulated = np.cumsum(rows.errors, axis=1)
+    cumulated[:, -1] = 1.0
+    # One sorted array for all classes: row c lies in [c, c + 1].
+    flat = (cumulated + np.arange(len(rows.sizes))[:, None]).ravel()
+    chunk = int(np.clip(_CHUNK_IMAGES // int(rows.sizes.sum()), 1, _RESAMPLES))
+    found: dict[str, list[Tensor]] = {name: [] for name in MACRO}
+    for start in range(0, _RESAMPLES, chunk):
+        scores = _resample(rows, flat, min(chunk, _RESAMPLES - start), rng)
+        for name in MACRO:
+            found[name].append(scores[name])
+    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+
+
+def _resample(
+    rows: _SmoothedRows, flat: Floats, count: int, rng: np.random.Generator
+) -> dict[str, Tensor]:
+    classes = len(rows.sizes)
+    hits = rng.binomial(rows.sizes, rows.recall, size=(count, classes))
+    misses = rows.sizes - hits
+    true = np.repeat(np.tile(np.arange(classes), count), misses.ravel())
+    resample = np.repeat(np.arange(count), misses.sum(axis=1))
+    drawn = np.searchsorted(flat, true + rng.random(len(true)), side="right") - true * classes
+    cells = resample * classes + np.clip(drawn, 0, classes - 1)
+    wrong = np.bincount(cells, minlength=count * classes).reshape(count, classes)
+    support = np.broadcast_to(rows.sizes, hits.shape).copy()
+    return macro_of(
+        per_class_of(*(torch.from_numpy(part) for part in (hits, support, hits + wrong)))
+    )
+
+
+def _angles(scores: dict[str, float]) -> dict[str, float]:
+    return {name: math.asin(math.sqrt(min(1.0, value))) for name, value in scores.items()}
