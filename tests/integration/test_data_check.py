@@ -73,6 +73,15 @@ def test_every_planted_fault_is_found(
     assert any(all(needle in text for needle in fault.needles) for text in texts), texts
 
 
+@pytest.mark.promise("D6")
+def test_near_duplicates_are_told_for_the_later_split(
+    planted: tuple[Checked, dict[str, Planted]],
+) -> None:
+    items = planted[0].findings["near-duplicate-across-splits"]["items"]
+    pairs = sorted(tuple(image["split"] for image in item["images"]) for item in items)
+    assert pairs == [("train", "test"), ("train", "val"), ("val", "test")]
+
+
 @pytest.mark.promise("D4", "C5")
 def test_errors_are_of_planted_faults_alone(
     planted: tuple[Checked, dict[str, Planted]],
