@@ -18,7 +18,7 @@ from classifier_training.data.decoding import decode_pixels, is_turbo
 from classifier_training.errors import DataError
 from classifier_training.runtime.images import decode_image
 
-needs_turbo = pytest.mark.skipif(not is_turbo(), reason="simplejpeg is not installed")
+needs_turbo = pytest.mark.skipif(decoding.simplejpeg is None, reason="simplejpeg is not installed")
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -144,6 +144,11 @@ def test_without_simplejpeg_the_result_is_the_same(monkeypatch: pytest.MonkeyPat
         is_turbo.cache_clear()
 
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@needs_turbo
+def test_the_locked_decoders_agree() -> None:
+    assert is_turbo()
 
 
 @pytest.mark.promise("D9")

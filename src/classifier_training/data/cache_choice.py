@@ -77,9 +77,9 @@ def open_caches(
     needed = sum(_estimate(manifest, rows[split], recipes[split]) for split in recipes)
     place = choose_place(config, needed, available_memory(), processes)
     if isinstance(place, str):
-        logger.info("cache: none ({})", place)
+        logger.log("INFO" if config.cache == "auto" else "WARNING", "cache: none ({})", place)
         return {}
-    logger.info("cache: {}, about {:.1f} GB", place.reason, needed / 1e9)
+    logger.info("cache: {}, about {:,.0f} MB", place.reason, needed / 1e6)
     caches, left = {}, place.limit
     for split, recipe in recipes.items():
         try:

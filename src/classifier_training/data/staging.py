@@ -135,10 +135,10 @@ def _update(root: Path, local: Path) -> None:
             mend="give data.staging_dir=FOLDER on a larger disk, or null",
         )
     logger.info(
-        "data: copying {:,} of {:,} files ({:.2f} GB) to {}",
+        "data: copying {:,} of {:,} files ({:,.0f} MB) to {}",
         len(missing),
         len(wanted),
-        total / 1e9,
+        total / 1e6,
         local,
     )
     with progress("copy data") as on_files, ThreadPoolExecutor(_THREADS) as pool:
