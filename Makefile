@@ -97,8 +97,9 @@ golden-update: $(READY) ## Rewrite the golden files from what the code does now;
 	$(PYTEST) tests/golden -m 'not gpu' --update-golden $(ARGS)
 
 # One set of versions for every Python: dev is resolved first, train and runtime take theirs from it.
+# pip refuses a hashed lock that names coverage where coverage[toml] is asked for: extras are kept.
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --fork-strategy fewest \
-	--no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
+	--no-strip-extras --no-emit-index-url --custom-compile-command 'make lock' $(UPGRADE)
 
 .PHONY: lock
 lock: ## Make the locks from pyproject.toml (needs uv); UPGRADE=--upgrade for the newest versions

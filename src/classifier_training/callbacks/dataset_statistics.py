@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from classifier_training.artifacts.class_axis import short_name
 from classifier_training.artifacts.observer import Observer
 from classifier_training.artifacts.run_folder import RunFolder
-from classifier_training.artifacts.statistics_picture import draw_statistics
+from classifier_training.plots.class_names import short_name
+from classifier_training.plots.statistics import draw_statistics
 
 _RAREST = 5
 _COLUMNS = ("split", "images", "classes", "per class", "imbalance", "entropy", "size", "brightness")

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from classifier_training.artifacts.class_axis import short_name
-from classifier_training.artifacts.draws_picture import draw_draws
 from classifier_training.artifacts.observer import Observer
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.data.draws import ClassDraws, class_draws
+from classifier_training.plots.class_names import short_name
+from classifier_training.plots.draws import draw_draws
 from classifier_training.runtime.files import replacing
 
 _MOST_LINES = 60  # of classes shown one by one

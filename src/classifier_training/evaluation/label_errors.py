@@ -27,10 +27,10 @@ from classifier_training.evaluation.label_evidence import (
     require_same_data,
     together,
 )
-from classifier_training.evaluation.label_sheet import Thumbnail, write_sheet
 from classifier_training.evaluation.labelled import read_table
 from classifier_training.evaluation.stored_run import open_run
 from classifier_training.evaluation.suspects import Suspicion
+from classifier_training.plots.label_sheet import Thumbnail, write_sheet
 from classifier_training.runtime.files import replacing
 from classifier_training.runtime.prediction_files import format_float
 
@@ -240,8 +240,7 @@ def _write(errors: LabelErrors, top: int) -> None:
         file = errors.manifest.file(row)
         detail = f"#{number} {cells['split']}, margin {errors.suspicion.margin[position]:.2f}"
         thumbnails.append(Thumbnail(file, cells["given"], cells["predicted"], detail))
-    with replacing(errors.folder / SHEET) as path:
-        write_sheet(thumbnails, path)
+    write_sheet(thumbnails, errors.folder / SHEET)
     with (
         replacing(errors.folder / NOISE) as path,
         path.open("w", encoding="utf-8", newline="") as f,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from classifier_training.evaluation.corruptions import SEVERITIES, Corruption
 from classifier_training.evaluation.robustness import Condition, Robustness
-from classifier_training.runtime.files import replacing
+from classifier_training.plots.style import save_figure
 
 # Light to dark with the severity, readable without colours.
 _SHADES = ("#6baed6", "#2171b5", "#08306b")
@@ -37,8 +37,7 @@ def draw_scores(found: Robustness, path: Path) -> None:
     left.set_ylim(len(names) - 0.4, -0.6)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    save_figure(figure, path, dpi=130)
 
 
 def draw_examples(
@@ -60,8 +59,7 @@ def draw_examples(
             if column == 0:
                 axes.set_ylabel(f"severity {row}" if row else "clean", fontsize=8)
         grid[0][column].set_title(corruption.name.replace("_", " "), fontsize=8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    save_figure(figure, path, dpi=130)
 
 
 def _draw_severity(

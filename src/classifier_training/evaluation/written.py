@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from classifier_training.data.manifest import Manifest
 from classifier_training.evaluation.figures import (
-    save_confusion,
     save_reliability,
     save_risk_coverage,
 )
 from classifier_training.evaluation.scores import Scores
 from classifier_training.evaluation.slices import Slice
 from classifier_training.metrics.curves import RiskCoverage, reliability_bins
+from classifier_training.plots.confusion import draw_confusion
 from classifier_training.runtime.agreement import softmax
 from classifier_training.runtime.class_map import ClassMap
 from classifier_training.runtime.files import replacing, write_json
@@ -126,7 +126,7 @@ def _write_slices(path: Path, slices: Sequence[Slice]) -> None:
 
 
 def _draw(folder: Path, scores: Scores, class_map: ClassMap) -> None:
-    save_confusion(folder / "confusion_matrix.png", scores.confusion, class_map)
+    draw_confusion(scores.confusion, class_map.names, folder / "confusion_matrix.png")
     save_reliability(folder / "reliability.png", reliability_bins(scores.calibration), scores)
     save_risk_coverage(folder / "risk_coverage.png", scores)
 

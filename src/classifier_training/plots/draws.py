@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from classifier_training.artifacts.class_axis import bar_width, name_classes, room_for_names
 from classifier_training.data.draws import ClassDraws
-from classifier_training.runtime.files import replacing
+from classifier_training.plots.class_names import bar_width, name_classes, room_for_names
+from classifier_training.plots.style import save_figure
 
 _WIDTH, _HEIGHT = 12.0, 4.0  # inches
 
@@ -53,5 +53,4 @@ def draw_draws(names: Sequence[str], epochs: Sequence[ClassDraws], path: Path) -
     axes.set_title(f"What the sampler drew in {len(epochs)} {many}", loc="left", fontsize=10)
     axes.legend(fontsize=8, frameon=False, ncols=4, loc="upper right")
     name_classes(axes, shown, "classes, the most frequent first")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save_figure(figure, path)

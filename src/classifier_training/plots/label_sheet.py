@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from classifier_training.plots.class_names import short_name
+from classifier_training.plots.style import save_figure
 from classifier_training.runtime.images import read_image
 
 _COLUMNS = 8
 _INCHES = 1.5
 _PIXELS = 160
-_LONGEST = 14
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ def write_sheet(thumbnails: Sequence[Thumbnail], path: Path) -> None:
     columns = min(_COLUMNS, max(4, len(thumbnails)))
     rows = max(1, -(-len(thumbnails) // columns))
     height = rows * (_INCHES + 0.55) + 0.45
-    figure = Figure(figsize=(columns * (_INCHES + 0.25), height), dpi=110)
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(columns * (_INCHES + 0.25), height))
     figure.suptitle(
         "label given → label predicted" if thumbnails else "no prediction contradicts its label",
         fontsize=11,
@@ -57,7 +56,7 @@ def write_sheet(thumbnails: Sequence[Thumbnail], path: Path) -> None:
         image.thumbnail((_PIXELS, _PIXELS))
         axes.imshow(image)
         axes.set_axis_off()
-        text = f"{_short(thumbnail.given)} → {_short(thumbnail.predicted)}"
+        text = f"{short_name(thumbnail.given)} → {short_name(thumbnail.predicted)}"
         # A class may be called "$x$"; that is no formula.
         axes.set_title(text, fontsize=9, fontweight="bold", pad=15, parse_math=False)
         axes.text(
@@ -74,9 +73,4 @@ def write_sheet(thumbnails: Sequence[Thumbnail], path: Path) -> None:
     figure.subplots_adjust(
         left=0.01, right=0.99, bottom=0.05 / height, top=1 - 0.85 / height, hspace=0.42, wspace=0.12
     )
-    figure.savefig(path, format="png")
-
-
-def _short(label: str) -> str:
-    printable = "".join(letter if letter.isprintable() else "?" for letter in label)
-    return printable if len(printable) <= _LONGEST else f"{printable[: _LONGEST - 1]}…"
+    save_figure(figure, path)

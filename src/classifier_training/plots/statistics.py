@@ -9,11 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from classifier_training.artifacts.class_axis import bar_width, name_classes, room_for_names
-from classifier_training.runtime.files import replacing
+from classifier_training.plots.class_names import bar_width, name_classes, room_for_names
+from classifier_training.plots.style import SPLIT_COLORS, save_figure
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-_COLORS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73"}
 _WIDTH, _ROW = 12.0, 2.6  # inches
 _IMAGE_FACTS = (
     ("width", "width (pixels)"),
@@ -46,8 +44,7 @@ def draw_statistics(statistics: dict[str, Any], path: Path) -> None:
         cells = parts[1].subplots(1, len(_IMAGE_FACTS))
         for axes, (key, label) in zip(cells, _IMAGE_FACTS, strict=True):
             _draw_histogram(axes, splits, key, label)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save_figure(figure, path)
 
 
 def _set_margins(
@@ -70,7 +67,7 @@ def _order(splits: dict[str, Any]) -> list[str]:
 def _draw_counts(axes: Axes, split: str, content: dict[str, Any], order: list[str]) -> None:
     counts = np.array([content["per_class"][name] for name in order])
     positions = np.arange(len(order))
-    axes.bar(positions, counts, width=bar_width(order), color=_COLORS[split])
+    axes.bar(positions, counts, width=bar_width(order), color=SPLIT_COLORS[split])
     absent = positions[counts == 0]
     axes.plot(absent, np.zeros(len(absent)), "x", color="#D55E00", markersize=5, clip_on=False)
     axes.set_title(_caption(split, content, len(absent)), loc="left", fontsize=10)
@@ -100,7 +97,11 @@ def _draw_histogram(axes: Axes, splits: dict[str, Any], key: str, label: str) ->
         histogram = content[key]["histogram"]
         counts = np.array(histogram["counts"])
         axes.stairs(
-            counts / counts.sum(), histogram["edges"], label=split, color=_COLORS[split], lw=1.4
+            counts / counts.sum(),
+            histogram["edges"],
+            label=split,
+            color=SPLIT_COLORS[split],
+            lw=1.4,
         )
     axes.set_xlabel(label)
     axes.set_ylim(bottom=0)
