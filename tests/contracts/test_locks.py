@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,23 @@ def test_the_base_install_brings_no_torch() -> None:
     names = {canonicalize_name(requirement.name) for requirement, _ in entries("runtime")}
 
     assert names.isdisjoint({"torch", "torchvision", "lightning", "hydra-core"})
+
+
+@pytest.mark.promise("I2")
+def test_pip_finds_every_extra_that_a_locked_package_asks_for() -> None:
+    """With hashes, pip refuses coverage==7 where pytest-cov asks for coverage[toml]."""
+    locked = {canonicalize_name(r.name): r for r, _ in entries("dev")}
+    asked = []
+    for name, requirement in locked.items():
+        try:
+            wanted = [Requirement(text) for text in requires(name) or []]
+        except PackageNotFoundError:  # of another platform
+            continue
+        for need in wanted:
+            extras = ["", *requirement.extras]
+            holds = need.marker is None or any(need.marker.evaluate({"extra": e}) for e in extras)
+            if need.extras and holds:
+                asked.append(need)
+                assert need.extras <= locked[canonicalize_name(need.name)].extras, (name, need)
+
+    assert asked

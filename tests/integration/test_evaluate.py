@@ -17,8 +17,8 @@ from torch import nn
 
 import classifier_training
 from classifier_training.artifacts.run_folder import Run
+from classifier_training.cli.console import set_up_logging
 from classifier_training.cli.evaluate import run_evaluate
-from classifier_training.cli.report import set_up_logging
 from classifier_training.cli.verdict import show_verdict
 from classifier_training.config.metric_names import SCORES
 from classifier_training.errors import (

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 import classifier_training
 from classifier_training.artifacts.checkpoint import load_model
 from classifier_training.artifacts.run_folder import Run, RunFolder
+from classifier_training.cli.console import set_up_logging
 from classifier_training.cli.export import run_export
 from classifier_training.cli.main import app
-from classifier_training.cli.report import set_up_logging
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ConfigError, DataError, ExportError, ResumeError
 from classifier_training.evaluation.evaluate import evaluate

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from classifier_training.artifacts.run_folder import Run
-from classifier_training.cli.report import set_up_logging
+from classifier_training.cli.console import set_up_logging
 from classifier_training.cli.verify import run_verify
 from classifier_training.evaluation.evaluate import evaluate
 from classifier_training.runtime.images import read_image

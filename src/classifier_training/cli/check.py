@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from classifier_training.cli.report import guarded, need_extra, set_up_logging
+from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_DATA, EXIT_OK, ConfigError, DataError
 from classifier_training.runtime.files import write_json
 

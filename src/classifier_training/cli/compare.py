@@ -6,7 +6,7 @@ import io
 import sys
 from pathlib import Path
 
-from classifier_training.cli.report import guarded, set_up_logging
+from classifier_training.cli.console import guarded, set_up_logging
 from classifier_training.data.records import SPLITS
 from classifier_training.errors import EXIT_EXPORT, EXIT_OK, ConfigError
 from classifier_training.evaluation.answers import Answers, answers_of

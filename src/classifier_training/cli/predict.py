@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from loguru import logger
 
-from classifier_training.cli.report import guarded, set_up_logging
+from classifier_training.cli.console import guarded, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError, DataError
 from classifier_training.runtime.class_map import ClassMap
 from classifier_training.runtime.files import replacing

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier_training.cli.report import guarded, need_extra, set_up_logging
+from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.data.records import SPLITS
 from classifier_training.errors import EXIT_OK, ConfigError
 from classifier_training.evaluation.labelled import LabelledImages

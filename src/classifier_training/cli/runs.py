@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier_training.cli.report import guarded, need_extra, set_up_logging
+from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError
 from classifier_training.runtime.files import replacing, write_json
 

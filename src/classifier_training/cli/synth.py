@@ -6,7 +6,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from classifier_training.cli.report import guarded, set_up_logging
+from classifier_training.cli.console import guarded, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError
 from classifier_training.runtime.progress import progress
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from classifier_training import __version__
-from classifier_training.cli.report import guarded, need_extra, set_up_logging
+from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import (
     EXIT_CONFIG,
     EXIT_OK,

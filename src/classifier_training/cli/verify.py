@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from classifier_training.cli.report import guarded, need_extra, set_up_logging
+from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError
 from classifier_training.runtime.predictor import Predictor
 from classifier_training.runtime.progress import progress

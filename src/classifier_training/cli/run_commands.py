@@ -1,0 +1,48 @@
+"""Commands about runs: their options. What they do is imported when they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from classifier_training.cli.options import Debug
+
+
+def train_command(context: typer.Context) -> None:
+    """Train: classifier train data.data_root=PATH [--config-name NAME] [KEY=VALUE ...]."""
+    from classifier_training.cli.train import train
+
+    raise typer.Exit(train(list(context.args)))
+
+
+def runs_command(
+    folder: Annotated[Path, typer.Argument(help="Folder with runs in it.", show_default=False)],
+    aggregate: Annotated[
+        bool, typer.Option("--aggregate", help="Mean and interval over seeds or folds.")
+    ] = False,
+    by: Annotated[
+        str | None, typer.Option(help="Group by these keys alone, as in model.name,loss.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write all to a JSON file.")
+    ] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Also write the table to a CSV file.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """List the runs below a folder, and average those that differ in their seed."""
+    from classifier_training.cli.runs import run_runs
+
+    raise typer.Exit(
+        run_runs(
+            folder,
+            aggregate=aggregate,
+            by=by,
+            json_file=json_file,
+            csv_file=csv_file,
+            debug=debug,
+        )
+    )
