@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ from classifier_training.data.cache_build import (
     cache_on_disk,
 )
 from classifier_training.data.cache_choice import choose_place, open_caches
+from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.dataset import EvaluationDataset, TrainingDataset, unwrap
 from classifier_training.data.index import index_data
 from classifier_training.data.loading import evaluation_loader, training_loader
@@ -139,6 +141,31 @@ def test_batches_are_equal_with_and_without_cache(manifest: Manifest, workers: i
         training(plain) + evaluation(None), training(cached) + evaluation(kept), strict=True
     )
     assert all(torch.equal(one, two) for one, two in pairs)
+
+
+@pytest.mark.promise("D9")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_both_splits_are_read_from_the_cache_once_it_is_there(tmp_path: Path, workers: int) -> None:
+    root = write_data(tmp_path)
+    config = data_config(root, cache="ram", batch_size=8, num_workers=workers)
+    manifest = index_data(config).manifest
+    transform = build_augmentation(AUGMENTATION)
+    data = ImageDataModule(manifest, config, SPEC, transform=transform, seed=0, at_least=20)
+    data.trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+    data.setup("fit")
+    shutil.rmtree(root / "train")
+    shutil.rmtree(root / "val")
+
+    loaders = data.train_dataloader(), data.val_dataloader()
+    images = [sum(len(unwrap(batch).labels) for batch in loader) for loader in loaders]
+
+    assert images == [COUNT, COUNT]
 
 
 @pytest.mark.promise("D9")
