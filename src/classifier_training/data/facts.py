@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from classifier_training.data.decoding import decode_pixels
 from classifier_training.data.manifest import Manifest
 from classifier_training.data.packed import PackedStrings
 from classifier_training.data.parallel import map_parts
 from classifier_training.data.perceptual_hash import perceptual_hash, sample
 from classifier_training.errors import DataError
 from classifier_training.runtime.files import replacing
-from classifier_training.runtime.images import decode_image
 
 # Part of the stored file: facts of another version are measured again, not read.
-VERSION = 1
+VERSION = 2
 
 _HASH_BYTES = 16
 _GRID = 64  # pixels a side of the grid that mean and deviation are taken over
@@ -218,15 +218,15 @@ def _measure(paths: list[str]) -> _Part:
         row = part.rows[place]
         row["file_bytes"] = len(data)
         try:
-            image = decode_image(data, "")
+            pixels = decode_pixels(data, "", None)  # as training reads it
         except DataError as error:
             part.errors[place] = _reason(error)
             continue
-        sampled = sample(image)
+        sampled = sample(pixels)
         grid = sampled.resize((_GRID, _GRID), Image.Resampling.NEAREST)
-        row["size"] = image.size
-        row["mean"], row["std"] = _moments(image, grid)
-        row["pixel_hash"] = _pixel_hash(image.size, grid)
+        row["size"] = pixels.shape[1::-1]
+        row["mean"], row["std"] = _moments(pixels, grid)
+        row["pixel_hash"] = _pixel_hash(pixels.shape, grid.tobytes())
         row["perceptual_hash"] = perceptual_hash(sampled)
     return part
 
@@ -237,7 +237,7 @@ def _reason(error: DataError) -> str:
 
 
 def _moments(
-    image: Image.Image, grid: Image.Image
+    pixels: npt.NDArray[np.uint8], grid: Image.Image
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return mean and deviation per channel, 0..1, over a grid of pixels as they are.
 
@@ -245,7 +245,7 @@ def _moments(
     """
     means, stds = _from_histogram(grid)
     if stds.max() < _FLAT_STD:
-        means, stds = _from_histogram(image)  # one line on white is an image
+        means, stds = _from_histogram(Image.fromarray(pixels))  # one line on white is an image
     return means, stds
 
 
@@ -259,10 +259,10 @@ def _from_histogram(
 
 
 def _pixel_hash(
-    size: tuple[int, int], image: Image.Image, person: bytes = b"grid"
+    shape: tuple[int, ...], content: bytes | memoryview, person: bytes = b"grid"
 ) -> npt.NDArray[np.uint8]:
-    digest = hashlib.blake2b(image.tobytes(), digest_size=_HASH_BYTES, person=person)
-    digest.update(b"%dx%d" % size)
+    digest = hashlib.blake2b(content, digest_size=_HASH_BYTES, person=person)
+    digest.update(b"%dx%d" % (shape[1], shape[0]))
     return np.frombuffer(digest.digest(), dtype=np.uint8)
 
 
@@ -288,8 +288,8 @@ def _settle(table: npt.NDArray[np.void], manifest: Manifest, workers: int) -> No
 def _hash_all_pixels(paths: list[str]) -> npt.NDArray[np.uint8]:
     hashes = np.zeros((len(paths), _HASH_BYTES), dtype=np.uint8)
     for place, path in enumerate(paths):
-        image = decode_image(Path(path).read_bytes(), path)
-        hashes[place] = _pixel_hash(image.size, image, person=b"all pixels")
+        pixels = decode_pixels(Path(path).read_bytes(), path, None)
+        hashes[place] = _pixel_hash(pixels.shape, pixels.data, person=b"all pixels")
     return hashes
 
 

@@ -21,9 +21,12 @@ def _cosine_rows() -> npt.NDArray[np.float64]:
 _DCT = _cosine_rows()
 
 
-def sample(image: Image.Image) -> Image.Image:
-    """Return a copy of 160 x 160 pixels of the image as they are, evenly spread."""
-    return image.resize((_SIDE * _BLOCK, _SIDE * _BLOCK), Image.Resampling.NEAREST)
+def sample(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """Return 160 x 160 of an image's ``(H, W, 3)`` pixels as they are, evenly spread."""
+    places = np.arange(_SIDE * _BLOCK) + 0.5
+    rows, columns = ((places * side / len(places)).astype(np.intp) for side in pixels.shape[:2])
+    # Whole rows first: a gather of single pixels takes four times as long.
+    return Image.fromarray(pixels[rows].take(columns, axis=1))
 
 
 def perceptual_hash(sampled: Image.Image) -> int:
