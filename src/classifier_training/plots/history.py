@@ -42,6 +42,7 @@ def draw_history(
     for axes in grid.flat:
         plain_axes(axes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.margins(y=0.1)
         if best_epoch >= 0:
             axes.axvline(best_epoch, color=GREY, lw=1, ls=":")
     for axes in grid[1]:
@@ -65,7 +66,7 @@ def _draw_score(axes: Axes, rows: Sequence[dict[str, float]], score: str, best_e
         if prefix == "val" and best is not None:
             axes.plot([best_epoch], [best], "o", color=color, mec="white", ms=7, zorder=3)
             axes.annotate(
-                f"{best:.3f}", (best_epoch, best), xytext=(6, 6), textcoords="offset points",
+                f"{best:.3f}", (best_epoch, best), xytext=(7, -11), textcoords="offset points",
                 fontsize=8,
             )  # fmt: skip
 
