@@ -83,8 +83,11 @@ def _place(axes: Axes, canvas: npt.NDArray[np.uint8], sample: Sample, left: int,
         Rectangle((left, top + _ABOVE), _PIXELS, _PIXELS, fill=False, edgecolor=color, lw=2)
     )
     first = short_name(sample.true, _LONGEST)
-    second = "" if is_right else f"→ {short_name(sample.predicted, _LONGEST - 2)} "
-    for text, line in ((first, 0), (f"{second}{100 * sample.confidence:.0f} %", 1)):
+    confidence = f"{100 * sample.confidence:.0f} %"
+    second = short_name(sample.predicted, _LONGEST - 2)
+    # A class may be called "35": its confidence stands in brackets.
+    answer = confidence if is_right else f"→ {second} ({confidence})"
+    for text, line in ((first, 0), (answer, 1)):
         axes.text(
             left, top + 3 + 15 * line, text, fontsize=7.5, va="top", parse_math=False,
             color="black" if line == 0 else color,
