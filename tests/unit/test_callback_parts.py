@@ -42,7 +42,7 @@ def test_a_table_goes_on_where_the_run_does(tmp_path: Path) -> None:
     again.go_on(2)
     again.append({"step": 2, "value": None})
 
-    assert numbers(path) == ["step,value", "0,0", "1,0.333333", "2,"]
+    assert numbers(path) == ["step,value", "0,0", "1,0.333333333", "2,"]
     assert [item.name for item in path.parent.iterdir()] == ["table.csv"]
 
 

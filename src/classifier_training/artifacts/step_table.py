@@ -58,4 +58,4 @@ def _write(path: Path, mode: str, rows: Sequence[Sequence[str]]) -> None:
 def _cell(value: float | None) -> str:
     if value is None:
         return ""
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
+    return str(value) if isinstance(value, int) else f"{value:.9g}"
