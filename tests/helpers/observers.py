@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -183,6 +184,38 @@ class Poison(Callback):
         if (trainer.current_epoch, batch_idx) == self._place:
             with torch.no_grad():
                 pl_module.net.head.weight.fill_(3e38)
+
+
+class Amplify(Callback):
+    """Multiplies the gradients of one step.
+
+    Args:
+        step: Optimiser step, from 0.
+        factor: By how much.
+    """
+
+    def __init__(self, step: int, factor: float) -> None:
+        self._step, self._factor = step, factor
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == self._step:
+            for parameter in pl_module.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self._factor)
+
+
+class Sleep(Callback):
+    """Makes each step take longer.
+
+    Args:
+        seconds: By how much.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        time.sleep(self._seconds)
 
 
 class KeepsObject(Callback):

@@ -24,12 +24,13 @@ from classifier_training.training.resume import find_start
 from classifier_training.training.start import build_loss, build_network
 from classifier_training.training.trainer import build_callbacks, build_loggers
 from classifier_training.transforms.build import build_augmentation
-from tests.helpers.runs import TINY
+from tests.helpers.runs import TINY, undrawn
 
 
-def tiny_config(data: Path, *overrides: str) -> Config:
+def tiny_config(data: Path, *overrides: str, drawn: bool = False) -> Config:
     """Return the configuration of a tiny run."""
-    return config_of([*TINY, f"data.data_root={data}", *overrides])
+    quiet = undrawn(overrides, drawn)
+    return config_of([*TINY, *quiet, f"data.data_root={data}", *overrides])
 
 
 def config_of(overrides: Sequence[str]) -> Config:
@@ -78,9 +79,9 @@ def build_parts(config: Config) -> Parts:
     return Parts(config, build_network(config.model, class_map), card, data)
 
 
-def train_only(data: Path, out: Path, *overrides: str) -> RunFolder:
+def train_only(data: Path, out: Path, *overrides: str, drawn: bool = False) -> RunFolder:
     """Train a tiny network, or go on training it; about a third of a second."""
-    config = tiny_config(data, *overrides)
+    config = tiny_config(data, *overrides, drawn=drawn)
     folder = RunFolder(out, resume_command="the same again")
     parts = build_parts(config)
     training = TrainingParts(

@@ -96,6 +96,11 @@ def unpack_card(checkpoint: dict[str, Any], path: Path) -> ModelCard:
         ) from error
 
 
+def plain_key(key: str) -> str:
+    """Return the name that a tensor has in a network that is not compiled."""
+    return key.replace("_orig_mod.", "")
+
+
 def scored_state(checkpoint: dict[str, Any], card: ModelCard) -> dict[str, Tensor]:
     """Return the state dict of the weights that were scored, with the network's own keys."""
     prefix = "ema.module." if card.averaged else "net."

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 
 from classifier_training.runtime.files import replacing
+
+
+@dataclass(frozen=True)
+class History:
+    """What a run measured so far.
+
+    Attributes:
+        rows: One an epoch, in order: ``epoch``, ``step`` and the scores by their names.
+        monitor: The score that decides which epoch is best.
+        best_epoch: That epoch; -1 while there is none.
+    """
+
+    rows: list[dict[str, float]]
+    monitor: str
+    best_epoch: int
 
 
 def write_history(path: Path, rows: list[dict[str, float]]) -> None:

@@ -9,14 +9,16 @@ from typing import Any
 import lightning.pytorch as pl
 from loguru import logger
 
+from classifier_training.artifacts.history import History
+from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.errors import InterruptedRunError
 
-# What Lightning calls on a callback; all of it is fenced.
+# What Lightning calls on a callback, and what we call on an observer; all of it is fenced.
 _HOOKS = frozenset(
     name
     for name in vars(pl.Callback)
     if name.startswith("on_") or name in ("setup", "teardown", "state_dict", "load_state_dict")
-)
+) | {"on_epoch_recorded"}
 
 
 class Observer(pl.Callback):
@@ -36,6 +38,13 @@ class Observer(pl.Callback):
         super().__init_subclass__(**kwargs)
         for name in _HOOKS & vars(cls).keys():
             setattr(cls, name, _fenced(vars(cls)[name]))
+
+    def on_epoch_recorded(self, folder: RunFolder, history: History) -> None:
+        """An epoch's row is in ``metrics.csv`` and its weights are saved; nothing of it follows.
+
+        Called once an epoch, and once when a run goes on, with the rows so far. Lightning's own
+        ``on_train_epoch_end`` comes before the scores of that epoch are all known.
+        """
 
 
 def _fenced(hook: Callable[..., Any]) -> Callable[..., Any]:

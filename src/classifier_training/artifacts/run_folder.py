@@ -78,6 +78,16 @@ class RunFolder:
         return self.path / "data" / "statistics.png"
 
     @property
+    def model_info(self) -> Path:
+        """Size, operations and speed of the network."""
+        return self.path / "model_info.json"
+
+    @property
+    def exports(self) -> Path:
+        """Folder of the ONNX models of single epochs."""
+        return self.path / "exports"
+
+    @property
     def plots(self) -> Path:
         """Folder of what observers draw and count."""
         return self.path / "plots"

@@ -30,6 +30,13 @@ LearningRateMonitor ModelCheckpoint ModelSummary OnExceptionCheckpoint RichModel
 SpikeDetection ThroughputMonitor Timer
 """
 
+_OWN_CALLBACKS = """
+confusion_matrix.ConfusionMatrix dataset_statistics.DatasetStatistics early_stopping.EarlyStopping
+gradient_monitor.GradientMonitor learning_rate_monitor.LearningRateMonitor model_info.ModelInfo
+onnx_export.ONNXExport progress.Progress sample_visualization.SampleVisualization
+sampler_distribution.SamplerDistribution throughput.Throughput training_history.TrainingHistory
+"""
+
 _LOGGERS = "CometLogger CSVLogger MLFlowLogger TensorBoardLogger WandbLogger"
 
 # Public names of the libraries that are left out, with the reason that a user is told.
@@ -115,10 +122,7 @@ KNOWN: Mapping[str, frozenset[str]] = {
     "callbacks": frozenset(
         {
             *(f"lightning.pytorch.callbacks.{name}" for name in _CALLBACKS.split()),
-            "classifier_training.callbacks.dataset_statistics.DatasetStatistics",
-            "classifier_training.callbacks.early_stopping.EarlyStopping",
-            "classifier_training.callbacks.progress.Progress",
-            "classifier_training.callbacks.sampler_distribution.SamplerDistribution",
+            *(f"classifier_training.callbacks.{name}" for name in _OWN_CALLBACKS.split()),
         }
     ),
     "logging": frozenset(f"lightning.pytorch.loggers.{name}" for name in _LOGGERS.split()),

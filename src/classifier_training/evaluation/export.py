@@ -95,16 +95,18 @@ def export_verified(
     logits: npt.NDArray[np.float32],
     *,
     opset: int,
+    into: Path | None = None,
 ) -> Exported:
     """Write ONNX and sidecar, unless onnxruntime disagrees with ``logits``.
 
     Args:
-        folder: Where to write.
+        folder: The run.
         model: The scored network; moved to the CPU.
         manifest: Where the images are.
         rows: Manifest indices of real images.
         logits: ``(len(rows), C)`` float32 that torch measured on them.
         opset: ONNX operator set.
+        into: Folder of the two files; by default that of the run.
 
     Raises:
         ExportError: It disagrees; nothing is written.
@@ -113,7 +115,8 @@ def export_verified(
     calibration = read_calibration(folder, model.epoch)
     inputs = _input_statistics(folder, manifest)
     rows, logits = rows[:MOST_VERIFIED], logits[:MOST_VERIFIED]
-    with replacing(folder.onnx) as temporary:
+    target = RunFolder(into or folder.path)
+    with replacing(target.onnx) as temporary:
         write_onnx(model, temporary, opset=opset)
         session = open_session(temporary)
         agreement = verify(session, model, manifest, rows, logits)
@@ -123,8 +126,8 @@ def export_verified(
             input_statistics=inputs,
         )
         verify_golden(Predictor(session, sidecar, temporary))
-    write_json(folder.sidecar, sidecar.to_json())
-    return Exported(folder.onnx, folder.sidecar, agreement)
+    write_json(target.sidecar, sidecar.to_json())
+    return Exported(target.onnx, target.sidecar, agreement)
 
 
 def verify(

@@ -33,6 +33,9 @@ class ClassificationMetrics(Metric):
     loss_sum: Tensor
     images: Tensor
 
+    summed_confusion: Tensor
+    """``(C, C)`` int64 on the CPU: what the last :meth:`compute` scored, of all processes."""
+
     def __init__(self, num_classes: int, *, persistent: bool) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -42,6 +45,7 @@ class ClassificationMetrics(Metric):
         self.add_state("top5_hits", zero, dist_reduce_fx="sum", persistent=persistent)
         self.add_state("images", zero.clone(), dist_reduce_fx="sum", persistent=persistent)
         self.add_state("loss_sum", torch.tensor(0.0), dist_reduce_fx="sum", persistent=persistent)
+        self.summed_confusion = zeros.clone()
 
     def update(self, logits: Tensor, labels: Tensor, loss: Tensor | None = None) -> None:
         """Add a batch.
@@ -64,10 +68,12 @@ class ClassificationMetrics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return scalar float64 scores by the names of ``config.metric_names.SCORES``."""
         images = self.images.cpu().double().clamp_min(1)  # not every device has float64
+        # Here the states are summed over processes; reset() does not touch the copy.
+        self.summed_confusion = self.confusion.cpu().clone()
         return {
             "loss": self.loss_sum.cpu() / images,
             "acc_top5": self.top5_hits.cpu() / images,
-            **macro_scores(self.confusion.cpu()),
+            **macro_scores(self.summed_confusion),
         }
 
 

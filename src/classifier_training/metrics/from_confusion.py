@@ -62,6 +62,17 @@ def macro_of(scores: PerClass) -> dict[str, Tensor]:
     }
 
 
+def most_confused(matrix: Tensor, most: int) -> list[tuple[int, int]]:
+    """Return the pairs (true, predicted) with the most errors in ``(C, C)`` int64 counts.
+
+    At most ``most``, the worst first; of equal counts the larger share of its class comes first.
+    """
+    support = matrix.sum(dim=1)
+    pairs = [(int(row), int(column)) for row, column in matrix.nonzero() if row != column]
+    pairs.sort(key=lambda at: (-int(matrix[at]), int(support[at[0]]), at))
+    return pairs[:most]
+
+
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     return part.double() / whole.double().clamp_min(1)  # where whole is 0, so is part
 

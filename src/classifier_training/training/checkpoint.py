@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from classifier_training.artifacts.history import write_history
+from classifier_training.artifacts.history import History, write_history
+from classifier_training.artifacts.observer import Observer
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.metric_names import mode_of
 from classifier_training.errors import ConfigError, DivergedError, ResumeError
@@ -93,6 +95,7 @@ class RunCheckpoint(Checkpoint):
             self.best_epoch, self.best_score = -1, float("nan")
         if trainer.is_global_zero:
             self.write_history()
+            self.tell(trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it untyped
 
     def on_train_batch_end(
         self,
@@ -121,6 +124,7 @@ class RunCheckpoint(Checkpoint):
         self._save(trainer, epoch, row[self._monitor])
         if trainer.is_global_zero:
             self.write_history()
+            self.tell(trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it untyped
         if self._signals.stop_asked:
             self._signals.stop(self._run.resume_command)
 
@@ -128,6 +132,15 @@ class RunCheckpoint(Checkpoint):
         """Write ``metrics.csv`` from the rows known here."""
         if self.rows:
             write_history(self._run.history, self.rows)
+
+    def tell(self, callbacks: Iterable[pl.Callback]) -> None:
+        """Show the observers what is recorded; on the first process only."""
+        if not self.rows:
+            return
+        history = History(list(self.rows), self._monitor, self.best_epoch)
+        for callback in callbacks:
+            if isinstance(callback, Observer):
+                callback.on_epoch_recorded(self._run, history)
 
     def require_best(self) -> None:
         """Refuse to end a run whose best epoch is lost.

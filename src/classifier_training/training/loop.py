@@ -83,6 +83,8 @@ def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
         with signals, shared_heap():
             _fit(trainer, module, data, last, folder)
         _report_steps(module, trainer)
+    else:  # it may have been stopped between its last save and its last picture
+        checkpoint.tell(parts.callbacks)
     return {
         "epoch": checkpoint.best_epoch,
         "metric": config.checkpoint.monitor,

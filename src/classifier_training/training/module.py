@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from classifier_training.artifacts.checkpoint import ModelCard, pack_card
+from classifier_training.artifacts.checkpoint import ModelCard, pack_card, plain_key
 from classifier_training.config.schema import Config
 from classifier_training.data.dataset import Batch
 from classifier_training.metrics.classification import ClassificationMetrics
@@ -92,6 +92,14 @@ class ClassifierModule(pl.LightningModule):
         """The network whose scores count: the average when there is one."""
         return self.net if self.ema is None else self.ema.module
 
+    @property
+    def val_confusion(self) -> Tensor:
+        """``(C, C)`` int64 counts of the last validation, of all processes; rows are truth.
+
+        For callbacks, from ``on_validation_end`` on.
+        """
+        return self.val_scores.summed_confusion
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the scalar loss of a batch."""
         logits = self.net(self._input(batch))
@@ -161,14 +169,14 @@ class ClassifierModule(pl.LightningModule):
         checkpoint["steps"] = {"optimizer": self.optimizer_steps, "skipped": self.skipped_steps}
         checkpoint["rng"] = rng_states(self.device)
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {_plain_key(key): value for key, value in state.items()}
+        checkpoint["state_dict"] = {plain_key(key): value for key, value in state.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the step counts, and keep the random states for when training starts."""
         self.optimizer_steps = checkpoint["steps"]["optimizer"]
         self.skipped_steps = checkpoint["steps"]["skipped"]
         self._rng = checkpoint["rng"]
-        own = {_plain_key(key): key for key in self.state_dict()}
+        own = {plain_key(key): key for key in self.state_dict()}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {own.get(key, key): value for key, value in state.items()}
 
@@ -207,8 +215,3 @@ class ClassifierModule(pl.LightningModule):
 
     def _count_step(self, *_: Any) -> None:
         self.optimizer_steps += 1
-
-
-def _plain_key(key: str) -> str:
-    """Return the name that a tensor has in a network that is not compiled."""
-    return key.replace("_orig_mod.", "")
