@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,11 @@ class Feed:
         for item in self._loggers:
             # A run that lost its last checkpoint goes on from an older one.
             item.begin(run, min(int(known.get(item.key, -1)), last))
-        self._pictures = self._found_pictures()
+        behind = [item for item in self._loggers if item.sent < last]
         self._send_rows(run.rows)
+        self._pictures = self._found_pictures()
+        for item in behind:
+            item.send_pictures(self._paths(self._pictures), int(run.rows[-1]["step"]))
 
     def send(self) -> None:
         """Send the rows and pictures that are new."""
@@ -68,10 +71,9 @@ class Feed:
         found, rows = self._found_pictures(), self._rows()
         changed = {name for name, state in found.items() if self._pictures.get(name) != state}
         self._pictures = found
-        pictures = {name: self._folder.plots / f"{name}.png" for name in sorted(changed)}
         for item in self._loggers:
             if rows:
-                item.send_pictures(pictures, int(rows[-1]["step"]))
+                item.send_pictures(self._paths(changed), int(rows[-1]["step"]))
 
     def conclude(self) -> None:
         """Send what is known when a run is finished."""
@@ -102,6 +104,9 @@ class Feed:
         """Return those of the whole run, each with what tells whether it was drawn again."""
         states = {path.stem: path.stat() for path in self._folder.plots.glob("*.png")}
         return {name: (state.st_mtime_ns, state.st_size) for name, state in states.items()}
+
+    def _paths(self, names: Iterable[str]) -> dict[str, Path]:
+        return {name: self._folder.plots / f"{name}.png" for name in sorted(names)}
 
     def _rows(self) -> list[dict[str, float]]:
         history = self._folder.history
