@@ -6,13 +6,16 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
+from classifier_training.artifacts.run_folder import RUN_JSON
+
 REPORT_NAME = "report.html"
 
 
 def find_report(run: Path) -> Path | None:
-    """Return the report of a run, None without one; ``run`` may also be a file of the run."""
-    report = (run if run.is_dir() else run.parent) / REPORT_NAME
-    return report if report.is_file() else None
+    """Return the report of a run, None without one; ``run`` may also be the ONNX of a run."""
+    folder = run if run.is_dir() else run.parent
+    report = folder / REPORT_NAME
+    return report if (folder / RUN_JSON).is_file() and report.is_file() else None
 
 
 def relative_link(target: Path, home: Path) -> str:
