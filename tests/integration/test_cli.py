@@ -421,7 +421,7 @@ def test_loggers_write_into_the_run_folder(
 
     assert said.code == EXIT_OK, said.err
     assert [path.name for path in cli.iterdir()] == ["run"]
-    assert (cli / "run" / "logs" / "metrics.csv").exists()
+    assert (cli / "run" / "logs" / "steps.csv").exists()
 
 
 @pytest.mark.promise("C5")

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from classifier_training.artifacts.report_link import find_report
 from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.main import app
 from classifier_training.errors import EXIT_CONFIG, EXIT_DATA, EXIT_EXPORT, EXIT_OK
+from classifier_training.evaluation.answers import answers_of
+from classifier_training.evaluation.comparison import compare
+from classifier_training.evaluation.comparison_report import write_comparison
+from classifier_training.evaluation.pairing import pair_answers
 from tests.helpers.answers import write_predictions_csv
 from tests.helpers.data import CLASSES
 
@@ -64,6 +71,31 @@ def csvs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         shares = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
         files.append(write_predictions_csv(folder / f"{name}.csv", paths, true, shares, CLASSES))
     return files[0], files[1]
+
+
+def test_both_reports_are_linked(csvs: tuple[Path, Path], tmp_path: Path) -> None:
+    reports = []
+    for name, source in zip(("a [1]", "b"), csvs, strict=True):
+        run = tmp_path / name
+        run.mkdir()
+        (run / "run.json").write_text("{}")
+        (run / "report.html").write_text("")
+        (run / "model.onnx").write_text("")
+        assert find_report(run) == find_report(run / "model.onnx") == run / "report.html"
+        assert find_report(source) is None, "a file of no run has none"
+        reports.append(run / "report.html")
+    read = [
+        answers_of(source, "test", data=None, like=None, on_images=lambda *_: None)
+        for source in csvs
+    ]
+
+    found = compare(pair_answers(*read))
+    write_comparison(found, "acc_top1", tmp_path / "out", (reports[0], reports[1]))
+
+    text = (tmp_path / "out/comparison.md").read_text()
+    links = re.findall(r"\[report\]\(<(.+?)>\)", text)
+    assert [(tmp_path / "out" / unquote(link)).resolve() for link in links] == reports
+    assert "B is better than A by" in text
 
 
 def test_a_better_model_is_called_better_and_files_say_the_same(

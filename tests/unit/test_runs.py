@@ -174,7 +174,13 @@ def test_a_damaged_run_is_listed_with_the_reason(
     assert worse.reason
     for with_average in (False, True):
         code = run_runs(
-            tmp_path, aggregate=with_average, by=None, json_file=None, csv_file=None, debug=False
+            tmp_path,
+            aggregate=with_average,
+            by=None,
+            json_file=None,
+            csv_file=None,
+            html_file=tmp_path / "runs.html",
+            debug=False,
         )
         told = capsys.readouterr()
         assert code == EXIT_OK
@@ -317,7 +323,7 @@ def test_the_command_writes_json_and_csv(
         write_run(tmp_path / "runs" / str(seed), seed=seed, scores=scores)
     bad = write_run(tmp_path / "runs/2")
     cut(bad / "run.json")
-    files = {"json_file": tmp_path / "r.json", "csv_file": tmp_path / "r.csv"}
+    files = {"json_file": tmp_path / "r.json", "csv_file": tmp_path / "r.csv", "html_file": None}
 
     for with_average in (False, True):
         code = run_runs(tmp_path / "runs", aggregate=with_average, by=None, debug=False, **files)
@@ -345,7 +351,7 @@ def test_the_command_writes_json_and_csv(
 
 
 def test_faults_of_the_command_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plain = {"json_file": None, "csv_file": None, "debug": False}
+    plain = {"json_file": None, "csv_file": None, "html_file": None, "debug": False}
     write_run(tmp_path / "a")
 
     assert run_runs(tmp_path, aggregate=False, by="model", **plain) == EXIT_CONFIG

@@ -6,6 +6,7 @@ import io
 import sys
 from pathlib import Path
 
+from classifier_training.artifacts.report_link import find_report
 from classifier_training.cli.console import guarded, set_up_logging
 from classifier_training.data.records import SPLITS
 from classifier_training.errors import EXIT_EXPORT, EXIT_OK, ConfigError
@@ -60,7 +61,8 @@ def run_compare(
         assert b is not None
         first = read(a) if a.suffix != ".onnx" or b.suffix == ".onnx" else None
         second = read(b, first)
-        _compare(first or read(a, second), second, metric, common=common, out=out)
+        reports = (find_report(a), find_report(b))
+        _compare(first or read(a, second), second, metric, reports, common=common, out=out)
         return EXIT_OK
 
     return guarded(task, debug=debug)
@@ -89,12 +91,20 @@ def _check(split: str, metric: str, second: list[Path | None]) -> None:
         )
 
 
-def _compare(a: Answers, b: Answers, metric: str, *, common: bool, out: Path | None) -> None:
+def _compare(
+    a: Answers,
+    b: Answers,
+    metric: str,
+    reports: tuple[Path | None, Path | None],
+    *,
+    common: bool,
+    out: Path | None,
+) -> None:
     found = compare(pair_answers(a, b, common=common))
     said = sentence(found, metric)  # refuses a metric that is not there before files are written
     if out is not None:
         try:
-            write_comparison(found, metric, out)
+            write_comparison(found, metric, out, reports)
         except OSError as error:
             raise ConfigError(
                 f"cannot write --out {out}: {error.strerror or error}",
@@ -111,8 +121,12 @@ def _compare(a: Answers, b: Answers, metric: str, *, common: bool, out: Path | N
         "",
         said,
     ]
+    for letter, report in zip("AB", reports, strict=True):
+        if report is not None:
+            lines.append(f"report of {letter}: {report}")
     if out is not None:
-        lines.append(f"{out}  comparison.json, per_class_differences.csv, changed_images.csv")
+        files = "comparison.md, comparison.json, per_class_differences.csv, changed_images.csv"
+        lines.append(f"{out}  {files}")
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 

@@ -31,6 +31,9 @@ def runs_command(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Also write the table to a CSV file.")
     ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="Also write a page that sorts, with links.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """List the runs below a folder, and average those that differ in their seed."""
@@ -43,6 +46,7 @@ def runs_command(
             by=by,
             json_file=json_file,
             csv_file=csv_file,
+            html_file=html_file,
             debug=debug,
         )
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError
-from classifier_training.runtime.files import replacing, write_json
+from classifier_training.runtime.files import replacing, write_json, write_text
 
 if TYPE_CHECKING:
     from classifier_training.evaluation.aggregate import Aggregate, Group, Mean
@@ -34,13 +34,14 @@ def run_runs(
     by: str | None,
     json_file: Path | None,
     csv_file: Path | None,
+    html_file: Path | None,
     debug: bool,
 ) -> int:
     """List (or average) the runs below a folder and return the exit code."""
     set_up_logging(debug=debug)
 
     def task() -> int:
-        for module in ("omegaconf", "yaml", "scipy"):
+        for module in ("omegaconf", "yaml", "scipy", "jinja2"):
             if find_spec(module) is None:
                 raise need_extra(module, "train")
         from classifier_training.evaluation.aggregate import aggregate as average
@@ -63,6 +64,11 @@ def run_runs(
         if csv_file is not None:
             lines = _run_csv(rows) if found is None else _group_csv(found)
             _writing(csv_file, lambda path: _write_csv(path, lines))
+        if html_file is not None:
+            from classifier_training.report.runs_page import render_runs
+
+            page = render_runs(rows, folder, html_file.parent)
+            _writing(html_file, lambda path: write_text(path, page))
         notes = [] if found is None else _notes(found)
         sys.stdout.write("\n".join([*_aligned(table), *notes]) + "\n")
         sys.stdout.flush()

@@ -125,7 +125,15 @@ KNOWN: Mapping[str, frozenset[str]] = {
             *(f"classifier_training.callbacks.{name}" for name in _OWN_CALLBACKS.split()),
         }
     ),
-    "logging": frozenset(f"lightning.pytorch.loggers.{name}" for name in _LOGGERS.split()),
+    "logging": frozenset(
+        {
+            *(f"lightning.pytorch.loggers.{name}" for name in _LOGGERS.split()),
+            "classifier_training.trackers.mlflow_tracker.MlflowTracker",
+            "classifier_training.trackers.steps_csv.StepsCsv",
+            "classifier_training.trackers.tensorboard_tracker.TensorBoardTracker",
+            "classifier_training.trackers.wandb_tracker.WandbTracker",
+        }
+    ),
 }
 
 

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from classifier_training.config.compose import unresolved
 from classifier_training.config.conflicts import conflicts
 from classifier_training.config.schema import Config
+from classifier_training.config.secrets import secret_problems
 from classifier_training.config.targets import special_key_problems, target_problems
 from classifier_training.errors import ConfigError, Problem
 
@@ -54,6 +55,7 @@ def validate(composed: DictConfig, *, allow_modules: list[str]) -> Config:
                 "give it on the command line, where a stored file cannot: allow_modules=[...]",
             )
         )
+    problems.extend(secret_problems(content))
     problems.extend(special_key_problems(content))
     problems.extend(target_problems(content, allow_modules))
     config: Config | None = None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from classifier_training.artifacts.report_link import relative_link
 from classifier_training.evaluation.comparison import METRICS, Comparison, Difference
 from classifier_training.evaluation.pairing import Pair
-from classifier_training.runtime.files import replacing, write_json
+from classifier_training.runtime.files import replacing, write_json, write_text
 
 _CLASS_COLUMNS = (
     *("class", "support", "fixed", "broken"),
@@ -92,13 +94,57 @@ def to_json(comparison: Comparison, metric: str) -> dict[str, Any]:
     }
 
 
-def write_comparison(comparison: Comparison, metric: str, folder: Path) -> None:
-    """Write ``comparison.json``, ``per_class_differences.csv`` and ``changed_images.csv``."""
+def write_comparison(
+    comparison: Comparison,
+    metric: str,
+    folder: Path,
+    reports: tuple[Path | None, Path | None] = (None, None),
+) -> None:
+    """Write ``comparison.{json,md}``, ``per_class_differences.csv`` and ``changed_images.csv``.
+
+    Args:
+        comparison: What was found.
+        metric: The metric that decides.
+        folder: Where the files go.
+        reports: Those of A and B, which ``comparison.md`` links to.
+    """
     content = to_json(comparison, metric)
     _write_csv(folder / "per_class_differences.csv", _CLASS_COLUMNS, _class_rows(comparison))
     columns = ("path", "true", "a", "b", "change")
     _write_csv(folder / "changed_images.csv", columns, _changed_rows(comparison.pair))
+    write_text(folder / "comparison.md", _markdown(comparison, metric, folder, reports))
     write_json(folder / "comparison.json", content)
+
+
+def _markdown(
+    comparison: Comparison, metric: str, folder: Path, reports: tuple[Path | None, Path | None]
+) -> str:
+    """Return the comparison for a person: verdict, table, and links to both reports."""
+    lines = ["# Comparison of two models", "", f"**{_escaped(sentence(comparison, metric))}**", ""]
+    for letter, name, report in zip("AB", comparison.pair.names, reports, strict=True):
+        link = f", [report](<{relative_link(report, folder)}>)" if report is not None else ""
+        lines.append(f"- {letter}: {_escaped(name)}{link}")
+    lines += [
+        "",
+        "| | A | B | B - A | 95 % interval | p | verdict of B |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in comparison.metrics.items():
+        bounds = f"{found.low:+.4f} to {found.high:+.4f}"
+        numbers = (f"{found.a:.4f}", f"{found.b:.4f}", f"{found.value:+.4f}", bounds, _p(found.p))
+        lines.append(f"| {' | '.join((METRICS[name], *numbers, found.verdict))} |")
+    lines += [
+        "",
+        "Classes: [per_class_differences.csv](per_class_differences.csv). "
+        "Images: [changed_images.csv](changed_images.csv).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Return text that Markdown and the HTML made of it show as it is."""
+    printable = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    return re.sub(r"([\\`*_{}\[\]()<>#+!|&~-])", r"\\\1", printable)
 
 
 def amount(value: float, metric: str, *, sign: bool = False) -> str:

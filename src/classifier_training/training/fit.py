@@ -40,6 +40,7 @@ from classifier_training.evaluation.inference import exact_fp32
 from classifier_training.runtime.files import replacing, write_json
 from classifier_training.runtime.preprocess import PreprocessSpec
 from classifier_training.runtime.progress import progress
+from classifier_training.trackers.feed import tracking
 from classifier_training.training.hardware import Hardware, choose_hardware
 from classifier_training.training.loop import TrainingParts, train_network
 from classifier_training.training.resume import find_start
@@ -96,7 +97,7 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
             return load_run(folder.path)
         record = _open_run(folder, identity, record, hardware)
         log.open(folder.log)
-        with _status(folder):
+        with _status(folder), tracking(folder, loggers):
             _write_data(folder, checked, spec)
             with _stage(folder, "fit"):
                 best = train_network(parts, replace(card, run_id=record["id"]))

@@ -122,7 +122,7 @@ class ClassifierModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the scores of the raw weights on augmented training images."""
         self._log_scores("train", self.train_scores)
-        self.log("lr", self._learning_rate())
+        self.log("lr", self._learning_rate(), logger=False)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores that decide which epoch is best."""
@@ -206,7 +206,8 @@ class ClassifierModule(pl.LightningModule):
 
     def _log_scores(self, prefix: str, scores: ClassificationMetrics) -> None:
         for name, value in scores.compute().items():
-            self.log(f"{prefix}/{name}", value)
+            # Loggers get these as rows of metrics.csv, after the checkpoint is saved.
+            self.log(f"{prefix}/{name}", value, logger=False)
         scores.reset()
 
     def _learning_rate(self) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from importlib.util import find_spec
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, ProgressBar
@@ -12,8 +13,21 @@ from lightning.pytorch.loggers import Logger
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.instantiate import instantiate
 from classifier_training.config.schema import Config
+from classifier_training.errors import ConfigError
+from classifier_training.trackers.feed import Feed, TrackerFeed
+from classifier_training.trackers.fence import FencedLogger
 from classifier_training.training.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from classifier_training.training.hardware import Hardware
+
+# The package that a logger imports when it is used, which is also the name of the extra.
+_EXTRAS = {
+    "MLFlowLogger": "mlflow",
+    "MlflowTracker": "mlflow",
+    "TensorBoardLogger": "tensorboard",
+    "TensorBoardTracker": "tensorboard",
+    "WandbLogger": "wandb",
+    "WandbTracker": "wandb",
+}
 
 
 def build_callbacks(config: Config) -> list[Callback]:
@@ -30,16 +44,28 @@ def build_callbacks(config: Config) -> list[Callback]:
 
 
 def build_loggers(config: Config) -> list[Logger]:
-    """Build what ``logging`` lists.
+    """Build what ``logging`` lists, each behind a fence; entries set to null are off.
 
     Raises:
-        ConfigError: A class refuses its arguments.
+        ConfigError: A package is not installed, or a class refuses its arguments.
     """
-    return [
-        instantiate(spec, Logger, f"logging.{name}")  # type: ignore[type-abstract]
-        for name, spec in config.logging.items()
-        if spec is not None
-    ]
+    loggers: list[Logger] = []
+    for key, spec in config.logging.items():
+        if spec is not None:
+            _require_package(key, str(spec["_target_"]))
+            inner = instantiate(spec, Logger, f"logging.{key}")  # type: ignore[type-abstract]
+            loggers.append(FencedLogger(key, inner))
+    return loggers
+
+
+def _require_package(key: str, target: str) -> None:
+    extra = _EXTRAS.get(target.rpartition(".")[2])
+    if extra is not None and find_spec(extra) is None:
+        raise ConfigError(
+            f"logging.{key} needs {extra}, which is not installed",
+            expected=f"the extra [{extra}]",
+            mend=f"pip install 'classifier-training[{extra}]'",
+        )
 
 
 def build_trainer(
@@ -53,6 +79,7 @@ def build_trainer(
     """Build the trainer."""
     _quiet_lightning()
     trainer = config.trainer
+    feeds = [TrackerFeed(Feed(folder, loggers))] if loggers else []
     return pl.Trainer(
         accelerator=hardware.accelerator,
         devices=trainer.devices,
@@ -70,7 +97,7 @@ def build_trainer(
         deterministic=trainer.deterministic,
         benchmark=trainer.benchmark and not trainer.deterministic,
         profiler=trainer.profiler,
-        callbacks=[*callbacks, checkpoint],
+        callbacks=[*callbacks, checkpoint, *feeds],
         logger=loggers or False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder.path,

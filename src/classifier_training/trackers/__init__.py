@@ -1,0 +1,1 @@
+"""Where numbers and pictures of a run go besides its folder: CSV, TensorBoard, W&B, MLflow."""
