@@ -54,7 +54,9 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
         driver.quit()
 
 
-def open_page(driver: webdriver.Chrome, page: Path, *, width: int = 1400, dark: bool = False) -> None:
+def open_page(
+    driver: webdriver.Chrome, page: Path, *, width: int = 1400, dark: bool = False
+) -> None:
     """Open a file at a width, as a system in light or dark mode shows it."""
     look(driver, width=width, dark=dark)
     driver.get_log("browser")
@@ -89,11 +91,15 @@ def requests(driver: webdriver.Chrome) -> list[str]:
 def violations(driver: webdriver.Chrome) -> list[tuple[str, str, list[str]]]:
     """Let axe-core look for what keeps people with disabilities out: (rule, impact, places)."""
     driver.set_script_timeout(240)
-    driver.execute_script(files("axe_selenium_python").joinpath("node_modules", "axe-core", "axe.min.js").read_text("utf-8"))  # fmt: skip
+    package = files("axe_selenium_python").joinpath("node_modules", "axe-core", "axe.min.js")
+    driver.execute_script(package.read_text("utf-8"))
     found: dict[str, Any] = driver.execute_async_script(
-        "const done = arguments[arguments.length - 1];"
-        "axe.run(document, {resultTypes: [\"violations\"]}).then(done, error => done({violations: [{id: String(error),"
-        " impact: 'critical', nodes: []}]}));"
+        """
+        const done = arguments[arguments.length - 1];
+        const failure = (error) => ({ id: `${error}`, impact: "critical", nodes: [] });
+        const failed = (error) => done({ violations: [failure(error)] });
+        axe.run(document, {resultTypes: ["violations"]}).then(done, failed);
+        """
     )
     return [
         (item["id"], item["impact"], [str(node["target"]) for node in item["nodes"]])

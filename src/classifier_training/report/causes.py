@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from classifier_training.report.class_causes import confused_pairs, rare_classes
+from classifier_training.report.class_causes import confused_pairs, favoured_class, rare_classes
 from classifier_training.report.data_causes import (
     contradicting_copies,
     sure_and_wrong,
@@ -24,6 +24,7 @@ LEAST_SHARE = 0.02
 
 CAUSES: Sequence[Callable[[Evidence], list[Cause]]] = (
     confused_pairs,
+    favoured_class,
     rare_classes,
     suspicious_labels,
     sure_and_wrong,

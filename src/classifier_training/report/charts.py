@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 420, 250
@@ -184,10 +184,23 @@ def line_chart(
         title=title,
         summary=summary,
         x_title=x_title,
-        x_ticks=tuple(Tick(frame.x(x), f"{x:g}") for x in x_ticks if x_low <= x <= x_high),
-        y_ticks=tuple(Tick(frame.y(y), f"{y:g}") for y in y_ticks if y_low <= y <= y_high),
+        x_ticks=_placed(x_ticks, x_low, x_high, frame.x),
+        y_ticks=_placed(y_ticks, y_low, y_high, frame.y),
         lines=tuple(frame.draw(line, x_name=x_title.lower()) for line in lines),
         marks=() if mark is None else (frame.mark(*mark),),
+    )
+
+
+def _placed(
+    values: Sequence[float], low: float, high: float, place: Callable[[float], float]
+) -> tuple[Tick, ...]:
+    """Place the ticks inside a range, all written with the decimals of the longest."""
+    decimals = max(len(f"{value:g}".partition(".")[2]) for value in values)
+    slack = 1e-9 * max(1.0, abs(high))
+    return tuple(
+        Tick(place(value), f"{value:.{decimals}f}")
+        for value in values
+        if low - slack <= value <= high + slack
     )
 
 

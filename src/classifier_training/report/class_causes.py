@@ -71,6 +71,42 @@ def _expected_errors(matrix: Indices) -> npt.NDArray[np.float64]:
     return spread
 
 
+def favoured_class(evidence: Evidence) -> list[Cause]:
+    """The class that draws most wrong answers, beyond its share of the other classes' images.
+
+    By chance the errors would fall on the classes as the images do; a binomial test,
+    Bonferroni-corrected for the classes.
+    """
+    classes, errors = len(evidence.classes), evidence.errors
+    if classes < 3:  # with two classes wrong answers can only name the other one
+        return []
+    drawn = np.bincount(evidence.predicted[evidence.wrong], minlength=classes)
+    shares = np.bincount(evidence.true, minlength=classes) / len(evidence.true)
+    by_class = np.bincount(evidence.true[evidence.wrong], minlength=classes)
+    expected = np.array(
+        [shares[k] * ((by_class / np.maximum(1 - shares, 1e-9)).sum() - by_class[k] /
+         max(1 - shares[k], 1e-9)) for k in range(classes)]
+    )  # fmt: skip
+    most = int((drawn - expected).argmax())
+    seen, chance = int(drawn[most]), float(expected[most])
+    test = stats.binomtest(seen, errors, min(1.0, chance / errors), alternative="greater")
+    if seen < _LEAST_PAIR or test.pvalue * classes >= LEVEL:
+        return []
+    name = quoted_name(evidence.classes[most])
+    return [
+        Cause(
+            code="favoured-class",
+            title=f"{name} is answered too often",
+            share=(seen - chance) / errors,
+            evidence=f"{seen:,} of {count(errors, 'error')} are answers {name}; spread over the "
+            f"classes as the images are, it would be {chance:.1f}",
+            action="look at its column of the matrix: a class that looks like many others needs "
+            "more varied images, and a network that falls back on one class more training",
+            command=f"classifier suspects {evidence.run}",
+        )
+    ]
+
+
 def rare_classes(evidence: Evidence) -> list[Cause]:
     """Classes with less than half of the median number of training images, if they do worse."""
     counts = evidence.train_counts

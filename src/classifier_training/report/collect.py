@@ -10,6 +10,7 @@ import numpy as np
 from classifier_training.report.causes import ranked_causes
 from classifier_training.report.content import Report
 from classifier_training.report.deployment import (
+    again,
     deployment_of,
     environment_of,
     model_of,
@@ -70,6 +71,7 @@ def collect(
         settings=settings_of(data.config, str(data.record["command"])),
         environment=environment_of(data),
         model=model_of(data),
+        command=again(str(data.record["command"])),
         reproduce=reproduction_of(data),
         deployment=deployment_of(data),
     )

@@ -182,7 +182,8 @@ class Report:
         settings: Configuration.
         environment: Versions and machine.
         model: Parameters, size and speed, where they were measured.
-        reproduce: The exact command.
+        command: The exact command that makes the run again.
+        reproduce: What else it depends on.
         deployment: None without an export.
     """
 
@@ -204,5 +205,6 @@ class Report:
     settings: Settings
     environment: tuple[Fact, ...]
     model: tuple[Fact, ...]
+    command: str
     reproduce: tuple[Fact, ...]
     deployment: Deployment | None

@@ -8,6 +8,7 @@ from typing import Any
 from classifier_training.report.content import Deployment, Fact
 from classifier_training.report.stored import StoredReportData
 from classifier_training.report.words import duration, size
+from classifier_training.runtime.sidecar import INPUT_NAME, OUTPUT_NAME
 
 _WITH_PACKAGE = """\
 # pip install classifier-training   (the base install needs no torch)
@@ -44,17 +45,12 @@ def deployment_of(data: StoredReportData) -> Deployment | None:
         files=(
             Fact("model.onnx", f"{size(data.folder.onnx.stat().st_size)}, opset {model['opset']}"),
             Fact("SHA-256", str(model["sha256"])),
-            Fact(
-                "Input",
-                f"{model['input']['name']}: float32 (N, 3, {side}, {side}), normalised"
-                if isinstance(model.get("input"), dict)
-                else f"float32 (N, 3, {side}, {side}), normalised",
-            ),
+            Fact("Input", f"{INPUT_NAME}: float32 (N, 3, {side}, {side}), normalised"),
             Fact("Resize", f"{prepared['resize']}, {prepared['interpolation']}"),
         ),
         with_package=_WITH_PACKAGE.format(run=data.folder.path),
         without_package=_WITHOUT_PACKAGE.format(
-            side=side, resize=prepared["resize"], input="input", output="logits"
+            side=side, resize=prepared["resize"], input=INPUT_NAME, output=OUTPUT_NAME
         ),
     )
 
@@ -86,14 +82,13 @@ def model_of(data: StoredReportData) -> tuple[Fact, ...]:
 
 
 def reproduction_of(data: StoredReportData) -> tuple[Fact, ...]:
-    """Return what it takes to make the run again."""
+    """Return what besides the command it takes to make the run again."""
     record = data.record
     git = record.get("git")
     code = "not a git checkout"
     if git:
         code = git["commit"] + (", with uncommitted changes" if git["dirty"] else "")
     facts = [
-        Fact("Command", again(str(record["command"]))),
         Fact("Seed", str(record["seed"])),
         Fact("Code", code),
         Fact("Data", f"{record['data_root']}, fingerprint {record['data_fingerprint']}"),
@@ -112,6 +107,6 @@ def again(command: str) -> str:
     except ValueError:
         return command
     if command.startswith("train("):
-        return f"from classifier_training import train; {command}"
+        return f"from classifier_training import train\n\n{command}"
     kept = [word for word in words if not word.startswith("hydra.run.dir=")]
     return shlex.join(kept) if len(kept) < len(words) else command

@@ -91,7 +91,8 @@ class Evidence:
     @property
     def wrong(self) -> Flags:
         """``(N,)``: whether the answer was wrong."""
-        return self.true != self.predicted
+        wrong: Flags = self.true != self.predicted
+        return wrong
 
     @property
     def errors(self) -> int:
@@ -149,7 +150,7 @@ def excess(evidence: Evidence, inside: Flags) -> Excess | None:
             (~inside).sum(),
         )
     )
-    table = [[worse, of - worse], [rest, of_rest - rest]]
+    table = np.array([[worse, of - worse], [rest, of_rest - rest]])
     if stats.fisher_exact(table, alternative="greater")[1] >= LEVEL:
         return None
     lost = worse - of * rest / of_rest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from scipy import stats
 
 from classifier_training.report.evidence import LEVEL, Cause, Evidence, SplitScore
@@ -69,7 +70,7 @@ def other_data(evidence: Evidence) -> list[Cause]:
     if val is None or evidence.split == "val":
         return []
     right, images = len(evidence.true) - evidence.errors, len(evidence.true)
-    table = [[right, images - right], [val.right, val.images - val.right]]
+    table = np.array([[right, images - right], [val.right, val.images - val.right]])
     if stats.fisher_exact(table, alternative="less")[1] >= LEVEL:
         return []
     return [

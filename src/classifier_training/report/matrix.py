@@ -52,6 +52,7 @@ class Matrix:
         side: Of a cell.
         margin: Room for the labels.
         cells: Those with images.
+        is_level: Whether the labels of the columns fit side by side.
         shows_counts: Whether counts are written into cells.
         pairs: The most frequent confusions, most first.
     """
@@ -61,6 +62,7 @@ class Matrix:
     side: int
     margin: int
     cells: tuple[Cell, ...]
+    is_level: bool
     shows_counts: bool
     pairs: tuple[Confused, ...]
 
@@ -87,12 +89,14 @@ def matrix_of(split: EvaluatedSplit) -> Matrix:
     wrong = [cell for cell in cells if cell.row != cell.column]
     wrong.sort(key=lambda cell: (-cell.count, -cell.strength, cell.row, cell.column))
     labels = tuple(short_name(name, 12) for name in names) if len(names) <= _MOST_NAMED else ()
+    width = _LETTER * max(map(len, labels), default=0)
     return Matrix(
         names=names,
         labels=labels,
         side=_side(len(names)),
-        margin=round(10 + _LETTER * max(map(len, labels), default=0)),
+        margin=max(24, round(10 + width)) if labels else 4,
         cells=cells,
+        is_level=width < _side(len(names)) - 4,
         shows_counts=len(names) <= _MOST_COUNTED,
         pairs=tuple(
             Confused(cell.row, cell.column, cell.count, cell.count / int(support[cell.row]))
@@ -103,9 +107,9 @@ def matrix_of(split: EvaluatedSplit) -> Matrix:
 
 def _side(classes: int) -> int:
     if classes <= 4:
-        return 72
+        return 84
     if classes <= 12:
-        return 44
+        return 54
     return max(3, min(32, 720 // classes))
 
 

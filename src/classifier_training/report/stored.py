@@ -53,7 +53,8 @@ class Answered:
     @property
     def wrong(self) -> npt.NDArray[np.bool_]:
         """``(N,)``: whether the answer was wrong."""
-        return self.true != self.predicted
+        wrong: npt.NDArray[np.bool_] = self.true != self.predicted
+        return wrong
 
 
 @dataclass(frozen=True)
