@@ -64,7 +64,7 @@ def shown_paths(driver: webdriver.Chrome) -> set[str]:
 
 
 @pytest.mark.promise("N6")
-@pytest.mark.parametrize("name", ["few", "many", "hostile"])
+@pytest.mark.parametrize("name", ["many", "hostile"])
 def test_quiet_offline_accessible_and_no_wider_than_the_window(
     browser: webdriver.Chrome, runs: dict[str, Run], name: str
 ) -> None:
@@ -141,9 +141,8 @@ def test_a_cell_of_the_matrix_shows_its_images(
 
     assert shown_paths(browser) == expected
     title = browser.find_element(By.ID, "cell-title").text
-    assert title.split() == f"{cell[0]} taken for {cell[1]} : {len(expected)} ".split() + [
-        "image" if len(expected) == 1 else "images"
-    ]
+    noun = "image" if len(expected) == 1 else "images"
+    assert " ".join(title.split()) == f"{cell[0]} taken for {cell[1]} : {len(expected)} {noun}"
     images = browser.find_elements(By.CSS_SELECTOR, "#cell-tiles img")
     assert len(images) == len(expected)
     assert all(image.get_property("naturalWidth") for image in images)
