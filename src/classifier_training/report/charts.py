@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 420, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 18, 36
 _MOST_DOTS = 40  # more of them would hide the line
 
 

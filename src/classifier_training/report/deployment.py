@@ -11,26 +11,27 @@ from classifier_training.report.words import duration, size
 from classifier_training.runtime.sidecar import INPUT_NAME, OUTPUT_NAME
 
 _WITH_PACKAGE = """\
-# pip install classifier-training   (the base install needs no torch)
+# pip install classifier-training  (no torch)
 from classifier_training import Predictor
 
 predictor = Predictor.load("{run}")
-for prediction in predictor.predict(["photo.jpg"]):
-    print(prediction.path, prediction.label, prediction.confidence)
+for found in predictor.predict(["photo.jpg"]):
+    print(found.path, found.label, found.confidence)
 """
 
 _WITHOUT_PACKAGE = """\
-# onnxruntime alone; the preprocessing is that of labels_mapping.json
 import json, numpy as np, onnxruntime
 
 sidecar = json.load(open("labels_mapping.json", encoding="utf-8"))
-mean, std = (np.float32(sidecar["normalization"][key]) for key in ("mean", "std"))
+norm, names = sidecar["normalization"], sidecar["idx_to_class"]
+mean, std = np.float32(norm["mean"]), np.float32(norm["std"])
 session = onnxruntime.InferenceSession("model.onnx")
 
-# pixels: (N, {side}, {side}, 3) RGB, 0..255, resized by "{resize}"
-images = ((np.float32(pixels) / 255 - mean) / std).transpose(0, 3, 1, 2)
-logits = session.run(["{output}"], {{"{input}": images}})[0]
-labels = [sidecar["idx_to_class"][str(index)] for index in logits.argmax(axis=1)]
+# pixels: (N, {side}, {side}, 3) RGB, 0..255, "{resize}"
+images = (np.float32(pixels) / 255 - mean) / std
+feed = {{"{input}": images.transpose(0, 3, 1, 2)}}
+logits = session.run(["{output}"], feed)[0]
+labels = [names[str(index)] for index in logits.argmax(1)]
 """
 
 

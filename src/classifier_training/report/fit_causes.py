@@ -57,7 +57,7 @@ def underfitting(evidence: Evidence) -> list[Cause]:
             share=min(1.0, gain / (1 - last.val)),
             evidence=f"the best epoch is the last one ({epochs}), and val accuracy rose from "
             f"{percent(before.val)} to {percent(last.val)} in the last "
-            f"{count(back, 'epoch')}",
+            f"{'epoch' if back == 1 else f'{back} epochs'}",
             action="train longer",
             command=f"trainer.max_epochs={2 * epochs}",
         )
