@@ -71,8 +71,12 @@ demo: $(READY) ## Train, evaluate and export on synthetic jersey numbers
 test: $(READY) ## Run the fast tests
 	$(PYTEST) -n $(JOBS) $(ARGS)
 
+.PHONY: test-browser
+test-browser: $(READY) ## Open reports in a real browser (needs chromium and chromium-driver)
+	$(PYTEST) -m browser $(ARGS)
+
 .PHONY: test-all
-test-all: $(READY) ## Run the slow tests too, with coverage
+test-all: $(READY) ## Run the slow and the browser tests too, with coverage
 	$(PYTEST) -n $(JOBS) -m 'not gpu' --cov --cov-report=term $(ARGS)
 
 .PHONY: check

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from classifier_training.cli.options import Debug
+from classifier_training.cli.options import DataRoot, Debug, RunArgument
 
 
 def train_command(context: typer.Context) -> None:
@@ -15,6 +15,21 @@ def train_command(context: typer.Context) -> None:
     from classifier_training.cli.train import train
 
     raise typer.Exit(train(list(context.args)))
+
+
+def report_command(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option(help="The HTML file; RUN/report.html.")] = None,
+    previous: Annotated[
+        Path | None, typer.Option(help="A run to compare with, on the images of both.")
+    ] = None,
+    data_root: DataRoot = None,
+    debug: Debug = False,
+) -> None:
+    """Write the run as one HTML file: how good it is, where it fails, what to do next."""
+    from classifier_training.cli.report import run_report
+
+    raise typer.Exit(run_report(run, out=out, previous=previous, data_root=data_root, debug=debug))
 
 
 def runs_command(

@@ -37,6 +37,7 @@ from classifier_training.evaluation.calibrate import write_calibration
 from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
 from classifier_training.evaluation.export import export_verified
 from classifier_training.evaluation.inference import exact_fp32
+from classifier_training.report.finished import report_finished
 from classifier_training.runtime.files import replacing, write_json
 from classifier_training.runtime.preprocess import PreprocessSpec
 from classifier_training.runtime.progress import progress
@@ -174,6 +175,8 @@ def _finish(
         )
         logger.info("export: onnxruntime follows torch: {}", exported.agreement)
     folder.update_record({"status": "finished"})
+    with _stage(folder, "report"):
+        report_finished(folder)
     return load_run(folder.path)
 
 

@@ -1,0 +1,193 @@
+"""Sections that are read from a file each: curves, data, classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from classifier_training.report.charts import Box, Chart, Frame, Line, Tick, line_chart, nice_ticks
+from classifier_training.report.content import (
+    ClassRow,
+    Curves,
+    DataSection,
+    FindingShown,
+    Table,
+)
+from classifier_training.report.stored import EvaluatedSplit, StoredReportData
+from classifier_training.report.words import Interval, count
+
+_MOST_ITEMS = 5
+_SEVERITIES = {"error": 0, "warning": 1, "note": 2}
+_CURVES = {
+    "loss": "Loss",
+    "acc_top1": "Accuracy (top-1)",
+    "f1_macro": "Macro F1",
+}
+
+
+def curves_of(data: StoredReportData) -> Curves | None:
+    """Draw loss, accuracy and macro F1 over the epochs; None without a history."""
+    if not data.history:
+        return None
+    best = data.record.get("best")
+    best_epoch = None if best is None else int(best["epoch"]) + 1
+    charts = [
+        chart
+        for name, title in _CURVES.items()
+        if (chart := _curve(data.history, name, title, best_epoch)) is not None
+    ]
+    names = [name for name in data.history[0] if name not in ("epoch", "step")]
+    columns = ("epoch", *names)
+    rows = tuple(
+        (
+            f"{int(row['epoch']) + 1}{' (best)' if int(row['epoch']) + 1 == best_epoch else ''}",
+            *(f"{row[name]:.4g}" if name in row else "" for name in names),
+        )
+        for row in data.history
+    )
+    return Curves(tuple(charts), Table(columns, rows))
+
+
+def _curve(
+    history: list[dict[str, float]], name: str, title: str, best_epoch: int | None
+) -> Chart | None:
+    lines = []
+    for prefix, shown in (("train", "train"), ("val", "val"), ("val_raw", "val, raw weights")):
+        key = f"{prefix}/{name}"
+        points = tuple(
+            (row["epoch"] + 1, row[key])
+            for row in history
+            if key in row and math.isfinite(row[key])
+        )
+        if points:
+            lines.append(Line(shown, f"s-{prefix.replace('_', '-')}", points))
+    if not lines:
+        return None
+    ends = ", ".join(f"{line.name} {line.points[-1][1]:.3f}" for line in lines)
+    summary = f"{title} over {count(len(history), 'epoch')}; after the last one {ends}."
+    mark = None
+    if best_epoch is not None:
+        mark = (best_epoch, f"best: epoch {best_epoch}")
+        summary += f" The best epoch is {best_epoch}."
+    return line_chart(title, summary, "Epoch", lines, mark=mark, whole_x=True)
+
+
+def data_of(data: StoredReportData) -> DataSection | None:
+    """Describe the data; None without statistics."""
+    if data.statistics is None:
+        return None
+    splits = data.statistics["splits"]
+    rows = [
+        (
+            name,
+            f"{facts['images']:,}",
+            f"{facts['classes_present']:,} of {data.statistics['num_classes']:,}",
+            f"{facts['imbalance_ratio']:.1f}\u202fx",
+            _median_size(facts),
+        )
+        for name, facts in splits.items()
+    ]
+    skipped = data.statistics.get("skipped", {})
+    notes = [f"Rows left out: {number:,} ({reason})" for reason, number in skipped.items()]
+    notes += [str(note) for note in data.statistics.get("notes", ())]
+    findings = sorted(
+        data.findings or (), key=lambda item: _SEVERITIES.get(str(item.get("severity")), 3)
+    )
+    return DataSection(
+        splits=Table(
+            ("Split", "Images", "Classes", "Most over least frequent", "Median size"), tuple(rows)
+        ),
+        counts=_counts_chart(splits.get("train", {}).get("per_class", {})),
+        is_checked=data.findings is not None,
+        findings=tuple(_finding(item) for item in findings),
+        notes=tuple(notes),
+    )
+
+
+def _median_size(facts: Mapping[str, Any]) -> str:
+    if "width" not in facts:
+        return "not measured"
+    return f"{facts['width']['median']:.0f} × {facts['height']['median']:.0f}"  # noqa: RUF001
+
+
+def _counts_chart(per_class: Mapping[str, int]) -> Chart | None:
+    ranked = sorted(per_class.items(), key=lambda pair: (-pair[1], pair[0]))
+    if not ranked:
+        return None
+    most = max(1, ranked[0][1])
+    ticks = nice_ticks(0, most, most=4, whole=True)
+    frame = Frame(0, len(ranked), 0, max(most, ticks[-1]))
+    gap = 0.16 if len(ranked) <= 100 else 0.0
+    boxes = tuple(
+        Box(
+            x=frame.x(place + gap / 2),
+            y=frame.y(images),
+            width=round(frame.x(place + 1 - gap / 2) - frame.x(place + gap / 2), 2),
+            height=round(frame.y(0) - frame.y(images), 2),
+            text=f"{name}: {images:,}",
+        )
+        for place, (name, images) in enumerate(ranked)
+    )
+    low = ranked[-1]
+    return Chart(
+        title="Training images of each class",
+        summary=f"{count(len(ranked), 'class', 'classes')}, from {ranked[0][1]:,} "
+        f"({ranked[0][0]}) down to {low[1]:,} ({low[0]}).",
+        x_title="Classes, the most frequent first",
+        x_ticks=(),
+        y_ticks=tuple(Tick(frame.y(tick), f"{tick:g}") for tick in ticks),
+        lines=(),
+        boxes=boxes,
+    )
+
+
+def _finding(content: Mapping[str, Any]) -> FindingShown:
+    items = content.get("items", ())
+    return FindingShown(
+        severity=str(content["severity"]),
+        code=str(content["code"]),
+        message=str(content["message"]),
+        mend=str(content["mend"]),
+        items=tuple(_item(item) for item in items[:_MOST_ITEMS]),
+        more=max(0, len(items) - _MOST_ITEMS),
+    )
+
+
+def _item(content: Mapping[str, Any]) -> str:
+    files = " = ".join(str(image["path"]) for image in content.get("images", ()))
+    detail = str(content.get("detail", ""))
+    return f"{files}: {detail}" if files and detail else files or detail
+
+
+def classes_of(data: StoredReportData, split: EvaluatedSplit) -> tuple[ClassRow, ...]:
+    """Return a row a class, the worst recall first and classes without images last."""
+    trained = (data.statistics or {}).get("splits", {}).get("train", {}).get("per_class", {})
+    wrong = split.confusion.copy()
+    rows = []
+    for index, row in enumerate(split.per_class):
+        wrong[index, index] = 0
+        other = int(wrong[index].argmax())
+        taken = int(wrong[index, other])
+        rows.append(
+            ClassRow(
+                index=index,
+                name=row["class"],
+                train=trained.get(row["class"]),
+                support=int(row["support"]),
+                recall=_interval(row, "recall"),
+                precision=_interval(row, "precision"),
+                f1=_interval(row, "f1"),
+                mostly=split.classes[other] if taken else "",
+                mostly_index=other if taken else None,
+                mostly_count=taken,
+            )
+        )
+    rows.sort(key=lambda row: 2.0 if row.recall is None else row.recall.value)
+    return tuple(rows)
+
+
+def _interval(row: Mapping[str, str], key: str) -> Interval | None:
+    if not row[f"{key}_low"]:
+        return None
+    return Interval(float(row[key]), float(row[f"{key}_low"]), float(row[f"{key}_high"]))
