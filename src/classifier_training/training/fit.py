@@ -37,6 +37,7 @@ from classifier_training.evaluation.calibrate import write_calibration
 from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
 from classifier_training.evaluation.export import export_verified
 from classifier_training.evaluation.inference import exact_fp32
+from classifier_training.report.model_card import write_model_card
 from classifier_training.runtime.files import replacing, write_json
 from classifier_training.runtime.preprocess import PreprocessSpec
 from classifier_training.runtime.progress import progress
@@ -172,6 +173,8 @@ def _finish(
             folder, model, index.manifest, val.rows, val.logits, opset=config.export.opset
         )
         logger.info("export: onnxruntime follows torch: {}", exported.agreement)
+    with _optional("the model card"):
+        write_model_card(folder)
     folder.update_record({"status": "finished"})
     return load_run(folder.path)
 
@@ -297,6 +300,17 @@ def _stage(folder: RunFolder, name: str) -> Iterator[None]:
         times = folder.read_record()["stages_s"]
         total = times.get(name, 0.0) + time.monotonic() - started
         folder.update_record({"stages_s": {**times, name: round(total, 3)}})
+
+
+@contextlib.contextmanager
+def _optional(what: str) -> Iterator[None]:
+    """Log that something could not be made on which no score and no artefact depends."""
+    try:
+        yield
+    except InterruptedRunError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run matters more
+        logger.opt(exception=error).error("{} could not be made; the run goes on", what)
 
 
 @contextlib.contextmanager
