@@ -18,6 +18,7 @@ TINY = (
     "trainer.precision=32-true",
     "optimizer.learning_rate=0.01",
     "checkpoint.save_top_k=1",
+    "explain.enabled=false",
 )
 
 

@@ -83,6 +83,11 @@ class RunFolder:
         return self.path / "plots"
 
     @property
+    def gradcam(self) -> Path:
+        """Folder of pictures of where the network looked."""
+        return self.plots / "gradcam"
+
+    @property
     def model_card(self) -> Path:
         """What somebody who is handed the model must know."""
         return self.path / "MODEL_CARD.md"

@@ -35,6 +35,7 @@ from classifier_training.data.statistics import statistics
 from classifier_training.errors import ExportError, InterruptedRunError
 from classifier_training.evaluation.calibrate import write_calibration
 from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
+from classifier_training.evaluation.explain import Answered, write_gradcam
 from classifier_training.evaluation.export import export_verified
 from classifier_training.evaluation.inference import exact_fp32
 from classifier_training.report.model_card import write_model_card
@@ -167,6 +168,8 @@ def _finish(
         index.manifest.class_map,
         {split: (item.logits, labels[item.rows]) for split, item in evaluations.items()},
     )
+    if config.explain.enabled:
+        _explain(config, folder, index, evaluations)
     with _stage(folder, "export"):
         val = evaluations["val"]
         exported = export_verified(
@@ -200,6 +203,21 @@ def _evaluate(
         )
     write_evaluation(evaluation, index.manifest, folder.evaluation(split))
     return evaluation
+
+
+def _explain(
+    config: Config, folder: RunFolder, index: DataIndex, evaluations: dict[str, Evaluation]
+) -> None:
+    answers = {split: Answered(item.rows, item.logits) for split, item in evaluations.items()}
+    with (
+        _optional("the Grad-CAM pictures"),
+        _stage(folder, "explain"),
+        progress("grad-cam") as on_images,
+    ):
+        # Read again: nothing that is done here can reach the network that is exported.
+        model = load_model(folder.best)
+        count = config.explain.images
+        write_gradcam(folder, model, index.manifest, answers, images=count, on_images=on_images)
 
 
 def _require_same_score(
