@@ -8,6 +8,7 @@ from torch import nn
 
 from classifier_training.models.backbones import BACKBONES
 from classifier_training.models.classifier import Classifier
+from classifier_training.models.grad_cam import feature_layer, grad_cam
 
 every = pytest.mark.parametrize("name", sorted(BACKBONES))
 
@@ -71,6 +72,18 @@ def test_works_in_channels_last(name: str) -> None:
     assert torch.allclose(found, wanted, atol=1e-4)
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
+
+
+@pytest.mark.promise("N10")
+@every
+def test_grad_cam_finds_its_layer(name: str) -> None:
+    torch.manual_seed(0)
+    net = Classifier(name, 3).eval()
+    images = torch.randn(1, 3, 128, 128)
+    layer = feature_layer(net, images)
+
+    assert layer.cells[0] >= 4
+    assert grad_cam(net, layer.name, images, torch.tensor([[2]])).shape == (1, 1, *layer.cells)
 
 
 @pytest.mark.promise("T10")

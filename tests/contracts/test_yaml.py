@@ -186,6 +186,7 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         *(*TINY, f"data.data_root={folder}", "trainer.max_epochs=1"),
         *("data.cache=disk", f"data.cache_dir={tmp_path / 'cache'}"),
         *("calibration.target_accuracy=null", "calibration.target_coverage=0.8"),
+        "explain.enabled=true",
     )
     indexed = [
         composed(f"data.data_root={listed}", "data=basketball_jersey_numbers").data,

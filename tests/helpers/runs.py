@@ -19,6 +19,7 @@ TINY = (
     "trainer.precision=32-true",
     "optimizer.learning_rate=0.01",
     "checkpoint.save_top_k=1",
+    "explain.enabled=false",
 )
 
 # What draws or measures takes longer than a tiny run; tests that look at it ask for it.

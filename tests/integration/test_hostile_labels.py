@@ -17,6 +17,7 @@ from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.train import train as train_command
 from classifier_training.runtime.predictor import Predictor
 from tests.helpers.data import class_image
+from tests.helpers.markdown import Rendered
 from tests.helpers.runs import TINY, tiny_train
 
 LABELS = (
@@ -115,6 +116,16 @@ def test_mapping_is_equal_in_sidecar_onnx_and_manifest(hostile: Run) -> None:
     assert sidecar["class_to_idx"] == expected
     assert json.loads(metadata["class_to_idx"]) == expected
     assert Predictor.load(hostile.folder.path).class_map.as_class_to_idx() == expected
+
+
+@pytest.mark.promise("S2")
+def test_labels_are_no_markup_in_the_model_card(hostile: Run) -> None:
+    rendered = Rendered(hostile.folder.model_card.read_text(encoding="utf-8").split("---\n", 2)[2])
+    counts = {row[0]: row[1:] for row in rendered.rows if row[1:] == ["3", "2", "2"]}
+
+    shown = {label.replace("\n", "\\n") for label in LABELS if len(label) < 60}
+    assert counts.keys() == {*shown, "x" * 59 + "…"}
+    assert not rendered.tags & {"script", "img", "del", "html"}
 
 
 @pytest.mark.promise("S2")

@@ -13,6 +13,8 @@ from sklearn.metrics import f1_score
 
 from classifier_training.evaluation.calibration_interval import ece_interval
 from classifier_training.evaluation.intervals import (
+    auroc_interval,
+    auroc_of_class,
     design_effect,
     f1_interval,
     mean_interval,
@@ -133,6 +135,53 @@ def test_copies_of_an_image_bring_no_more_certainty() -> None:
     of_copies = wilson(int(5 * right.sum()), 500, copied)
     assert of_copies.low == pytest.approx(alone.low, abs=0.005)
     assert of_copies.high == pytest.approx(alone.high, abs=0.005)
+
+
+@pytest.mark.promise("N2")
+def test_the_freedom_of_few_groups_is_satterthwaites() -> None:
+    """Twelve groups of 30: the kurtosis of the beta distribution is scipy's."""
+    rights = [30, 30, 28, 30, 24, 18, 25, 20, 29, 24, 12, 22]
+    right = np.concatenate([np.repeat([1.0, 0.0], [count, 30 - count]) for count in rights])
+    found = design_effect(right, np.repeat(np.arange(12), 30))
+
+    sums = np.array(rights) - 30 * right.mean()
+    ratio = float(sums.var(ddof=1)) * 12 / (360 * float(right.var(ddof=1)))
+    correlation = (ratio - 1) / 29
+    both = 1 / correlation - 1
+    shape = stats.beta(right.mean() * both, (1 - right.mean()) * both)
+    share = correlation * 30 / (1 + 29 * correlation)
+    excess = float(shape.stats("k")) * share**2
+    freedom = max(2 / (excess / 12 + 2 / 11), 5.5)
+    assert 5.5 < freedom < 10
+    quantiles = stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
+    assert found == pytest.approx(ratio * quantiles**2, rel=1e-6)
+
+
+@pytest.mark.promise("N2")
+def test_two_classes_have_one_area_with_one_interval() -> None:
+    rng = np.random.default_rng(6)
+    labels = np.repeat([0, 1], [45, 5])
+    scores = (rng.normal(0, 1, 50) + 2.5 * labels).astype(np.float32)
+    roc = roc_areas(np.stack([-scores, scores], axis=1), labels)
+
+    macro = auroc_interval(roc, labels)
+
+    assert roc.areas[0] == pytest.approx(roc.areas[1])
+    own = auroc_of_class(float(roc.areas[1]), float(roc.own_variances[1]), 5, 45)
+    assert macro is not None
+    assert (macro.low, macro.high) == pytest.approx((own.low, own.high))
+
+
+@pytest.mark.promise("N2")
+def test_a_perfect_order_of_five_images_is_no_certainty() -> None:
+    labels = np.repeat([0, 1], [45, 5])
+    scores = labels.astype(np.float32)
+    macro = auroc_interval(roc_areas(np.stack([1 - scores, scores], axis=1), labels), labels)
+
+    assert macro is not None
+    assert macro.high == 1
+    # With five images, one of which could have been ranked anywhere.
+    assert 0.5 < macro.low < 0.9
 
 
 @pytest.mark.promise("N2")

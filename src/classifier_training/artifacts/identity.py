@@ -39,6 +39,7 @@ FREE_KEYS = (
     "data.test_path",
     "data.train_path",
     "data.val_path",
+    "explain",
     "logging",
     "resume",
     "trainer.log_every_n_steps",

@@ -93,6 +93,16 @@ class RunFolder:
         return self.path / "plots"
 
     @property
+    def gradcam(self) -> Path:
+        """Folder of pictures of where the network looked."""
+        return self.plots / "gradcam"
+
+    @property
+    def model_card(self) -> Path:
+        """What somebody who is handed the model must know."""
+        return self.path / "MODEL_CARD.md"
+
+    @property
     def onnx(self) -> Path:
         """The exported model."""
         return self.path / ONNX_NAME

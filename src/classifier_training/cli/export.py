@@ -28,12 +28,15 @@ def run_export(
             raise need_extra("torch", "train")
         from classifier_training.artifacts.run_folder import load_run
 
-        load_run(run)  # refuses before torch is imported
+        folder = load_run(run).folder  # refuses before torch is imported
         from classifier_training.evaluation.export import export
+        from classifier_training.report.model_card import write_model_card
 
         done = export(run, opset=opset, data_root=data_root)
         logger.info("wrote {} and {}", done.onnx, done.sidecar)
         logger.info("onnxruntime follows torch: {}", done.agreement)
+        if folder.model_card.exists():
+            write_model_card(folder)  # it names the files by their hash
         return EXIT_OK
 
     return guarded(task, debug=debug)

@@ -208,6 +208,13 @@ class CalibrationConfig(Section):
     ood_kept: Annotated[float, Field(gt=0, lt=1)]
 
 
+class ExplainConfig(Section):
+    """Pictures of where the network looked."""
+
+    enabled: bool
+    images: Annotated[int, Field(ge=1, le=200)]
+
+
 class ExportConfig(Section):
     """The ONNX file."""
 
@@ -239,6 +246,7 @@ class Config(Section):
     ema: EmaConfig
     checkpoint: CheckpointConfig
     calibration: CalibrationConfig
+    explain: ExplainConfig
     callbacks: dict[str, Target | None]
     logging: dict[str, Target | None]
     export: ExportConfig

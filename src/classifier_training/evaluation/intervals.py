@@ -52,8 +52,8 @@ def design_effect(influence: Floats, groups: npt.NDArray[np.int64] | None) -> fl
     """Return by what the variance of a mean grows because images come in groups (Kish 1965).
 
     The variance of the sums over groups, over that of independent images; times the square of
-    Student's over the normal quantile, because few groups tell their own variance badly. Never
-    below 1.
+    Student's over the normal quantile, because few groups tell their own variance badly, and worse
+    when one of them may be far out. Never below 1.
 
     Args:
         influence: ``(N,)`` what each image adds to the score, such as "right or wrong".
@@ -70,7 +70,33 @@ def design_effect(influence: Floats, groups: npt.NDArray[np.int64] | None) -> fl
     together = count / (count - 1) * float((np.bincount(groups, weights=centred) ** 2).sum())
     # Without any difference between images the worst is assumed: groups of one mind.
     ratio = together / alone if alone > 0 else float((sizes**2).sum() / images)
-    return max(1.0, ratio * (student(count - 1) / Z) ** 2)
+    freedom = _freedom(influence, ratio, count) if alone > 0 else count - 1
+    return max(1.0, ratio * (student(freedom) / Z) ** 2)
+
+
+def _freedom(influence: Floats, ratio: float, groups: int) -> float:
+    """Return the degrees of freedom that the variance between groups is known with.
+
+    By Satterthwaite from the variance of a variance, ``s^4 (k / G + 2 / (G - 1))``. The excess
+    kurtosis k cannot be seen in a dozen groups; it is that of a beta distribution, between the
+    least and the greatest value, with the mean and the correlation within groups that were
+    measured, and never takes more than half of ``G - 1``.
+    """
+    low, high = float(influence.min()), float(influence.max())
+    mean = float(np.clip((influence.mean() - low) / (high - low), 1e-6, 1 - 1e-6))
+    size = len(influence) / groups
+    correlation = min((ratio - 1) / (size - 1), 0.99)
+    if correlation <= 0:
+        return groups - 1
+    both = 1 / correlation - 1
+    first, second = mean * both, (1 - mean) * both
+    product = first * second
+    kurtosis = 6 * ((first - second) ** 2 * (both + 1) - product * (both + 2))
+    kurtosis /= product * (both + 2) * (both + 3)
+    # The rest of the variance is of the images of a group, of which there are many.
+    between = correlation * size / (1 + (size - 1) * correlation)
+    freedom = 2 / (max(0.0, kurtosis * between**2) / groups + 2 / (groups - 1))
+    return max(freedom, (groups - 1) / 2)
 
 
 def student(freedom: float) -> float:
@@ -99,7 +125,9 @@ def f1_interval(hits: int, support: int, predicted: int) -> Estimate:
     return Estimate(value, low, high, "wilson")
 
 
-def auroc_of_class(area: float, variance: float, positives: int, negatives: int) -> Estimate:
+def auroc_of_class(
+    area: float, variance: float, positives: int, negatives: int, effect: float = 1.0
+) -> Estimate:
     """Estimate the area of one class by DeLong's variance, mixed with what its size implies.
 
     With few images DeLong's is often 0. The variance that Hanley & McNeil (1982) give an area half
@@ -114,7 +142,7 @@ def auroc_of_class(area: float, variance: float, positives: int, negatives: int)
         + (negatives - 1) * (two - inside**2)
     ) / (positives * negatives)
     mixed = (smaller * variance + _PRIOR_IMAGES * implied) / (smaller - 1 + _PRIOR_IMAGES)
-    size = inside * (1 - inside) / mixed
+    size = inside * (1 - inside) / (mixed * effect)
     return _wilson(area, size, student(smaller + 4), "delong")
 
 
@@ -136,6 +164,9 @@ def auroc_interval(
     if value is None:
         return None
     counts = np.bincount(labels, minlength=len(roc.areas))
+    if len(counts) == 2:  # one area, seen from both sides
+        fewer, more = sorted(counts.tolist())
+        return auroc_of_class(value, float(roc.own_variances.mean()), fewer, more, effect)
     scaled = roc.deviations * counts[labels]
     sums = np.bincount(labels, weights=scaled, minlength=len(counts))
     raw = np.bincount(labels, weights=scaled**2, minlength=len(counts))

@@ -21,10 +21,14 @@ _SEED = 0
 # Drawn images held at once.
 _CHUNK_IMAGES = 2_000_000
 
-# Images that the pooled row counts for in the row of each class, and classes that one of recall 1/2
-# counts for in the pooled row. Chosen by coverage: benchmarks/interval_coverage.py.
-_PRIOR_IMAGES = 4.0
-_PRIOR_CLASSES = 2.0
+# What is known of other classes counts in each row for so many images (how many answers are right)
+# and so many wrong answers (which classes they name). By coverage: benchmarks/interval_coverage.py.
+_PRIOR_IMAGES = 3.0
+_PRIOR_ERRORS = 0.5
+# Classes are alike when their numbers of images differ by no more than about this factor.
+_ALIKE = math.e
+# Bounds of the shape of the gamma distribution of false alarms.
+_SHAPES = (0.2, 10.0)
 _FEWEST_FREEDOM = 4
 
 MACRO = ("acc_macro", "f1_macro", "precision_macro")
@@ -40,10 +44,10 @@ def macro_intervals(
 
     What varies is new images in the same class shares: each class draws as many images as it has
     (a stratified bootstrap). Drawing only among the images seen would give a class of one image no
-    doubt at all, so each row of the matrix is mixed with a pooled one that counts for four images.
-    Bias and spread of the draws are taken on the scale of ``asin(sqrt(score))``, where the spread
-    does not depend on the score; Student's quantile takes into account that few wrong answers
-    tell the spread badly.
+    doubt at all, so each row of the matrix is mixed with what is known of other classes: the recall
+    of classes of about its size, and how often which class is named wrongly. Bias and spread of the
+    draws are taken on the scale of ``asin(sqrt(score))``, where the spread does not depend on the
+    score; Student's quantile takes into account that few wrong answers tell the spread badly.
 
     Args:
         confusion: Rows are truth.
@@ -65,10 +69,7 @@ def macro_intervals(
         off = np.arcsin(np.sqrt(draws[name])) - expected[name]
         half = student(fewest + _FEWEST_FREEDOM) * float(off.std()) * math.sqrt(effect)
         value = float(values[name])
-        # The pooled row invents false alarms for classes that have none: of precision, whose whole
-        # is the alarms, the bias would be theirs.
-        bias = 0.0 if name == "precision_macro" else float(off.mean())
-        centre = math.asin(math.sqrt(value)) - bias
+        centre = math.asin(math.sqrt(value)) - float(off.mean())
         low, high = (
             math.sin(min(max(bound, 0.0), math.pi / 2)) ** 2
             for bound in (centre - half, centre + half)
@@ -111,19 +112,13 @@ class _SmoothedRows:
     @classmethod
     def of(cls, confusion: Counts) -> _SmoothedRows:
         sizes, hits = confusion.sum(axis=1), confusion.diagonal()
-        present = sizes > 0
-        # Classes with few images make the variance: the pooled recall is mostly theirs.
-        weights = np.where(present, 1 / np.maximum(sizes, 1), 0.0)
-        mean_weight = weights[present].mean()
-        pooled = ((weights * hits / np.maximum(sizes, 1)).sum() + 0.5 * _PRIOR_CLASSES * mean_weight
-                  ) / (weights.sum() + _PRIOR_CLASSES * mean_weight)  # fmt: skip
+        pooled = _recall_of_alike(sizes, hits)
         errors = confusion * (1.0 - np.eye(len(confusion)))
-        share = errors.sum(axis=0) if errors.any() else present.astype(np.float64)
-        elsewhere = share * (1.0 - np.eye(len(confusion)))
+        shares = _false_alarms(errors.sum(axis=0), sizes)
+        elsewhere = shares * (1.0 - np.eye(len(confusion)))
         nowhere = elsewhere.sum(axis=1) == 0
         elsewhere[nowhere] = 1.0 - np.eye(len(confusion))[nowhere]
-        elsewhere /= elsewhere.sum(axis=1, keepdims=True)
-        mixed = errors + _PRIOR_IMAGES * (1 - pooled) * elsewhere
+        mixed = errors + _PRIOR_ERRORS * elsewhere / elsewhere.sum(axis=1, keepdims=True)
         return cls(
             sizes,
             (hits + _PRIOR_IMAGES * pooled) / (sizes + _PRIOR_IMAGES),
@@ -142,6 +137,34 @@ class _SmoothedRows:
             )
         )
         return {name: float(value) for name, value in found.items()}
+
+
+def _recall_of_alike(sizes: Counts, hits: Counts) -> Floats:
+    """Return ``(C,)`` recall over the classes of about the same size, and half a hit of one image.
+
+    Rare classes are often worse; the recall of all would lend errors to frequent classes, and these
+    are so many images that the false alarms of all others would grow.
+    """
+    steps = np.log(np.maximum(sizes, 1)) / math.log(_ALIKE)
+    weights = np.exp(-0.5 * (steps[:, None] - steps) ** 2)
+    found: Floats = (weights @ hits + 0.5) / (weights @ sizes + 1)
+    return found
+
+
+def _false_alarms(alarms: Floats, sizes: Counts) -> Floats:
+    """Return ``(C,)`` how often a class is expected to be named wrongly.
+
+    Gamma-Poisson shrinkage of the counts seen, its shape by moments: alarms that differ no more
+    than chance makes them are taken to be alike. A class that has none gets some, and the total
+    stays. Classes without images that were never named get none.
+    """
+    occurs = (alarms > 0) | (sizes > 0)
+    mean = float(alarms[occurs].mean())
+    if mean == 0:
+        return occurs.astype(np.float64)
+    extra = float(alarms[occurs].var()) - mean
+    shape = float(np.clip(mean**2 / extra, *_SHAPES)) if extra > 0 else _SHAPES[1]
+    return np.where(occurs, (alarms + shape) / (1 + shape / mean), 0.0)
 
 
 def _draw(rows: _SmoothedRows) -> dict[str, Floats]:

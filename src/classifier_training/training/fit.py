@@ -35,9 +35,11 @@ from classifier_training.data.statistics import statistics
 from classifier_training.errors import ExportError, InterruptedRunError
 from classifier_training.evaluation.calibrate import write_calibration
 from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
+from classifier_training.evaluation.explain import Answered, write_gradcam
 from classifier_training.evaluation.export import export_verified
 from classifier_training.evaluation.inference import exact_fp32
 from classifier_training.report.finished import report_finished
+from classifier_training.report.model_card import write_model_card
 from classifier_training.runtime.files import replacing, write_json
 from classifier_training.runtime.preprocess import PreprocessSpec
 from classifier_training.runtime.progress import progress
@@ -168,12 +170,16 @@ def _finish(
         index.manifest.class_map,
         {split: (item.logits, labels[item.rows]) for split, item in evaluations.items()},
     )
+    if config.explain.enabled:
+        _explain(config, folder, index, evaluations)
     with _stage(folder, "export"):
         val = evaluations["val"]
         exported = export_verified(
             folder, model, index.manifest, val.rows, val.logits, opset=config.export.opset
         )
         logger.info("export: onnxruntime follows torch: {}", exported.agreement)
+    with _optional("the model card"):
+        write_model_card(folder)
     folder.update_record({"status": "finished"})
     with _stage(folder, "report"):
         report_finished(folder)
@@ -201,6 +207,21 @@ def _evaluate(
         )
     write_evaluation(evaluation, index.manifest, folder.evaluation(split))
     return evaluation
+
+
+def _explain(
+    config: Config, folder: RunFolder, index: DataIndex, evaluations: dict[str, Evaluation]
+) -> None:
+    answers = {split: Answered(item.rows, item.logits) for split, item in evaluations.items()}
+    with (
+        _optional("the Grad-CAM pictures"),
+        _stage(folder, "explain"),
+        progress("grad-cam") as on_images,
+    ):
+        # Read again: nothing that is done here can reach the network that is exported.
+        model = load_model(folder.best)
+        count = config.explain.images
+        write_gradcam(folder, model, index.manifest, answers, images=count, on_images=on_images)
 
 
 def _require_same_score(
@@ -301,6 +322,17 @@ def _stage(folder: RunFolder, name: str) -> Iterator[None]:
         times = folder.read_record()["stages_s"]
         total = times.get(name, 0.0) + time.monotonic() - started
         folder.update_record({"stages_s": {**times, name: round(total, 3)}})
+
+
+@contextlib.contextmanager
+def _optional(what: str) -> Iterator[None]:
+    """Log that something could not be made on which no score and no artefact depends."""
+    try:
+        yield
+    except InterruptedRunError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run matters more
+        logger.opt(exception=error).error("{} could not be made; the run goes on", what)
 
 
 @contextlib.contextmanager

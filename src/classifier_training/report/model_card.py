@@ -1,0 +1,228 @@
+"""``MODEL_CARD.md``: what somebody who is handed the model must know, from the run folder alone.
+
+The front matter is that of the Hugging Face Hub (``model-index``), so the card may be uploaded with
+the model as its README. The licence is left to whoever publishes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.models.backbones import BACKBONES
+from classifier_training.models.weights import PUBLISHED
+from classifier_training.report.card_facts import CardFacts, read_facts
+from classifier_training.report.card_limits import limits
+from classifier_training.report.card_markdown import block, bullets, printable, table, text
+from classifier_training.report.card_scores import score_sections, shown
+from classifier_training.report.card_usage import how_to_use, preprocessing
+from classifier_training.runtime.files import replacing
+
+# Above these many classes their counts are summed up instead of listed.
+_MOST_CLASSES = 100
+# Metric types that the Hub knows, by our names.
+_HUB_METRICS = {
+    "acc_top1": ("accuracy", "top-1 accuracy"),
+    "f1_macro": ("f1", "macro F1"),
+    "precision_macro": ("precision", "macro precision"),
+    "acc_macro": ("recall", "balanced accuracy"),
+}
+
+
+def write_model_card(folder: RunFolder) -> Path:
+    """Write ``MODEL_CARD.md`` of an exported run.
+
+    Raises:
+        ResumeError: The folder is no run.
+        OSError: A file of the run is missing, or the card cannot be written.
+        ValueError: A file of the run is damaged.
+    """
+    facts = read_facts(folder)
+    # A path or command may hold bytes that are no text.
+    content = model_card(facts).encode("utf-8", "backslashreplace")
+    with replacing(folder.model_card) as temporary:
+        temporary.write_bytes(content)
+    return folder.model_card
+
+
+def model_card(facts: CardFacts) -> str:
+    """Return the card as Markdown."""
+    classes = facts.sidecar["num_classes"]
+    parts = [
+        f"# {text(_name(facts))}",
+        _headline(facts),
+        "## The model",
+        bullets(_model(facts)),
+        "## Data",
+        bullets(_data(facts)),
+        *_class_counts(facts, classes),
+        *score_sections(facts),
+        *preprocessing(facts),
+        *how_to_use(facts),
+        "## Files",
+        _files(facts),
+        "## How it was made",
+        *_made(facts),
+        "## Limits",
+        bullets(limits(facts)),
+    ]
+    return f"{_front_matter(facts)}\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _front_matter(facts: CardFacts) -> str:
+    """Return the metadata that the Hub reads, without a licence: that is the publisher's."""
+    split = facts.judged_on
+    metrics = facts.splits[split].metrics["metrics"]
+    found = [
+        {"type": kind, "name": name, "value": round(metrics[key]["value"], 4)}
+        for key, (kind, name) in _HUB_METRICS.items()
+    ]
+    data = printable(_data_name(facts))
+    result = {
+        "task": {"type": "image-classification", "name": "Image Classification"},
+        "dataset": {"type": data, "name": data, "split": split},
+        "metrics": found,
+    }
+    content = {
+        "library_name": "onnx",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "onnx", facts.sidecar["model"]["architecture"]],
+        "metrics": [item["type"] for item in found],
+        "model-index": [{"name": printable(_name(facts)), "results": [result]}],
+    }
+    written = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return f"---\n# license: to be chosen by whoever publishes the model\n{written}---"
+
+
+def _headline(facts: CardFacts) -> str:
+    split, card = facts.judged_on, facts.sidecar
+    metrics = facts.splits[split].metrics
+    return (
+        f"{text(card['model']['architecture'])} that classifies images into "
+        f"{card['num_classes']} classes. Top-1 accuracy on {metrics['images']:,} {split} images: "
+        f"{shown(metrics['metrics']['acc_top1'])} (95 % interval); always answering the most "
+        f"frequent class gives {metrics['majority_class_accuracy']:.3f}."
+    )
+
+
+def _model(facts: CardFacts) -> Iterator[str]:
+    card = facts.sidecar
+    model, origin = card["model"], card["provenance"]
+    size = card["preprocessing"]["image_size"]
+    yield f"Architecture: {text(model['architecture'])} with a linear head."
+    yield (
+        f"Input `{model['input']['name']}`: float32 (batch, 3, {size}, {size}), normalised. "
+        f"Output `{model['output']['name']}`: (batch, {card['num_classes']}). ONNX opset "
+        f"{model['opset']}, {model['precision']}."
+    )
+    yield (
+        f"Exported weights: {origin['weights']}, of epoch {origin['epoch'] + 1} of "
+        f"{facts.record['max_epochs']}."
+    )
+    yield f"Started from {_start(facts.config, facts.record)}."
+
+
+def _start(config: dict[str, Any], record: dict[str, Any]) -> str:
+    model = config["model"]
+    if record["parent"]:
+        return f"the checkpoint {_file(record['parent'])} of another run; its licence applies too"
+    if model["init_from"]:
+        return f"the weights of the run {_file(model['init_from'])}; their licence applies too"
+    if model["weights"] is None:
+        return "random weights: nothing pretrained is in it"
+    frozen = (
+        "; the backbone was kept as it is, only the head was trained" if model["freeze"] else ""
+    )
+    if model["weights"] != PUBLISHED:
+        return f"the weights file {_file(model['weights'])}; its licence applies too{frozen}"
+    weights = BACKBONES[model["name"]].weights
+    return (
+        f"torchvision's {text(str(weights))} (<{weights.url}>), pretrained on other images. "
+        "torchvision is under the BSD 3-Clause licence, but says that pretrained weights may "
+        f"have terms of their own that come from their training data: look before use{frozen}"
+    )
+
+
+def _data(facts: CardFacts) -> Iterator[str]:
+    config, statistics = facts.config["data"], facts.statistics
+    paths = [config[f"{split}_path"] for split in ("train", "val", "test")]
+    named = "".join(f", {_file(path)}" for path in paths if path)
+    yield f"Source: {text(_data_name(facts))} ({config['source']}{named})."
+    for split, content in statistics["splits"].items():
+        yield (
+            f"{split}: {content['images']:,} images of {content['classes_present']} classes; "
+            f"imbalance (most frequent over rarest) {content['imbalance_ratio']:.3g}."
+        )
+    for reason, count in statistics["skipped"].items():
+        yield f"Left out: {count:,} rows, {text(str(reason), 200)}."
+    for note in statistics["notes"]:
+        yield f"{text(note, 300)}"
+    found = [item for item in facts.check["findings"] if item["severity"] == "warning"]
+    for item in found:
+        yield f"Warning of the data check: {text(item['message'], 300)} (`{item['code']}`)."
+    if not found:
+        yield "The data check gave no warnings."
+    yield f"Fingerprint of images, labels and splits: `{facts.record['data_fingerprint']}`."
+
+
+def _class_counts(facts: CardFacts, classes: int) -> Iterator[str]:
+    if classes > _MOST_CLASSES:
+        return
+    splits = list(facts.statistics["splits"])
+    counts = {split: facts.counts(split) for split in splits}
+    names = sorted(counts["train"], key=lambda name: -counts["train"][name])
+    yield table(
+        ["class", *splits],
+        ([text(name), *(f"{counts[split][name]:,}" for split in splits)] for name in names),
+    )
+
+
+def _files(facts: CardFacts) -> str:
+    return table(
+        ["file", "bytes", "SHA-256"],
+        ([f"`{name}`", f"{size:,}", f"`{digest}`"] for name, digest, size in facts.files),
+    )
+
+
+def _made(facts: CardFacts) -> Iterator[str]:
+    record, config = facts.record, facts.config
+    git, hardware = record["git"], record["hardware"]
+    yield block(printable(record["command"]), "sh")
+    state = "not known (no checkout)"
+    if git is not None:
+        state = (
+            f"`{git['commit']}`{', with changes that were not committed' if git['dirty'] else ''}"
+        )
+    times = ", ".join(f"{stage} {seconds:,.0f} s" for stage, seconds in record["stages_s"].items())
+    yield bullets(
+        [
+            f"Run `{record['id']}`, started {record['started']}, seed {record['seed']}.",
+            f"Code: {state}.",
+            f"Hardware: {text(hardware['device'])}, {hardware['cores']} cores, precision "
+            f"{hardware['precision']}. Wall time: {times}.",
+            f"Best epoch by `{record['best']['metric']}`. AdamW, learning rate "
+            f"{config['optimizer']['learning_rate']:g}, batches of {config['data']['batch_size']}; "
+            "`config.yaml` has everything.",
+            "Versions: "
+            + ", ".join(f"{text(name)} {text(found)}" for name, found in record["versions"].items())
+            + ".",
+            *(f"Changed while it ran: {text(change, 200)}." for change in record["changes"]),
+        ]
+    )
+
+
+def _name(facts: CardFacts) -> str:
+    return f"{facts.sidecar['model']['architecture']} on {_data_name(facts)}"
+
+
+def _data_name(facts: CardFacts) -> str:
+    """Return the last part of the data's path: the rest is of one machine."""
+    return PurePath(facts.record["data_root"]).name or "data"
+
+
+def _file(path: str) -> str:
+    return text(PurePath(path).name)
