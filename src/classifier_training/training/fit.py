@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,14 +30,14 @@ from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.index import DataIndex, index_data
 from classifier_training.data.staging import staged
 from classifier_training.data.statistics import statistics
-from classifier_training.errors import ExportError, InterruptedRunError
+from classifier_training.errors import ExportError
 from classifier_training.evaluation.calibrate import write_calibration
 from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
 from classifier_training.evaluation.explain import Answered, write_gradcam
 from classifier_training.evaluation.export import export_verified
 from classifier_training.evaluation.inference import exact_fp32
-from classifier_training.report.finished import report_finished
 from classifier_training.report.model_card import write_model_card
+from classifier_training.report.render import write_report
 from classifier_training.runtime.files import replacing, write_json
 from classifier_training.runtime.preprocess import PreprocessSpec
 from classifier_training.runtime.progress import progress
@@ -47,6 +45,7 @@ from classifier_training.trackers.feed import tracking
 from classifier_training.training.hardware import Hardware, choose_hardware
 from classifier_training.training.loop import TrainingParts, train_network
 from classifier_training.training.resume import find_start
+from classifier_training.training.stages import optional, stage, status
 from classifier_training.training.start import build_network
 from classifier_training.training.trainer import build_callbacks, build_loggers
 from classifier_training.transforms.build import build_augmentation
@@ -100,9 +99,9 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
             return load_run(folder.path)
         record = _open_run(folder, identity, record, hardware)
         log.open(folder.log)
-        with _status(folder), tracking(folder, loggers):
+        with status(folder), tracking(folder, loggers):
             _write_data(folder, checked, spec)
-            with _stage(folder, "fit"):
+            with stage(folder, "fit"):
                 best = train_network(parts, replace(card, run_id=record["id"]))
                 folder.update_record({"best": best})
             return _finish(config, folder, index, hardware, best, data.workers)
@@ -155,7 +154,7 @@ def _finish(
 ) -> Run:
     """Evaluate the best checkpoint as it lies on disk, export it, and close the record."""
     model = load_model(folder.best)
-    with _stage(folder, "evaluate"):
+    with stage(folder, "evaluate"):
         evaluations = {
             split: _evaluate(model, folder, index, split, config, hardware, workers)
             for split in ("val", "test")
@@ -172,17 +171,21 @@ def _finish(
     )
     if config.explain.enabled:
         _explain(config, folder, index, evaluations)
-    with _stage(folder, "export"):
+    with stage(folder, "export"):
         val = evaluations["val"]
         exported = export_verified(
             folder, model, index.manifest, val.rows, val.logits, opset=config.export.opset
         )
         logger.info("export: onnxruntime follows torch: {}", exported.agreement)
-    with _optional("the model card"):
+    with optional("the model card"):
         write_model_card(folder)
     folder.update_record({"status": "finished"})
-    with _stage(folder, "report"):
-        report_finished(folder)
+    with (
+        optional("the report (later: classifier report)"),
+        stage(folder, "report"),
+        progress("report") as on_images,
+    ):
+        logger.info("report: {}", write_report(folder.path, on_images=on_images))
     return load_run(folder.path)
 
 
@@ -214,8 +217,8 @@ def _explain(
 ) -> None:
     answers = {split: Answered(item.rows, item.logits) for split, item in evaluations.items()}
     with (
-        _optional("the Grad-CAM pictures"),
-        _stage(folder, "explain"),
+        optional("the Grad-CAM pictures"),
+        stage(folder, "explain"),
         progress("grad-cam") as on_images,
     ):
         # Read again: nothing that is done here can reach the network that is exported.
@@ -310,39 +313,3 @@ def _card(config: Config, index: DataIndex, spec: PreprocessSpec) -> ModelCard:
         spec=spec,
         averaged=config.ema.enabled,
     )
-
-
-@contextlib.contextmanager
-def _stage(folder: RunFolder, name: str) -> Iterator[None]:
-    """Add the wall time of a stage to the record, over all parts of the run."""
-    started = time.monotonic()
-    try:
-        yield
-    finally:
-        times = folder.read_record()["stages_s"]
-        total = times.get(name, 0.0) + time.monotonic() - started
-        folder.update_record({"stages_s": {**times, name: round(total, 3)}})
-
-
-@contextlib.contextmanager
-def _optional(what: str) -> Iterator[None]:
-    """Log that something could not be made on which no score and no artefact depends."""
-    try:
-        yield
-    except InterruptedRunError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the run matters more
-        logger.opt(exception=error).error("{} could not be made; the run goes on", what)
-
-
-@contextlib.contextmanager
-def _status(folder: RunFolder) -> Iterator[None]:
-    try:
-        yield
-    except (InterruptedRunError, KeyboardInterrupt, SystemExit):
-        folder.update_record({"status": "interrupted"})
-        raise
-    except Exception:
-        with contextlib.suppress(OSError):  # the disk may be what failed
-            folder.update_record({"status": "failed"})
-        raise
