@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import torch
+from loguru import logger
 
 from classifier_training import __version__
 from classifier_training.artifacts.checkpoint import TrainedModel
@@ -34,8 +35,12 @@ from classifier_training.runtime.session import open_session, run_session
 from classifier_training.runtime.sidecar import (
     INPUT_NAME,
     OUTPUT_NAME,
+    VARIANTS,
     Sidecar,
+    onnx_metadata,
+    provenance_metadata,
     sha256_of,
+    variant_files,
 )
 from classifier_training.runtime.verification import verify_golden
 
@@ -98,6 +103,8 @@ def export_verified(
 ) -> Exported:
     """Write ONNX and sidecar, unless onnxruntime disagrees with ``logits``.
 
+    Variants (int8, uint8) of another checkpoint that lie there are removed.
+
     Args:
         folder: Where to write.
         model: The scored network; moved to the CPU.
@@ -113,8 +120,10 @@ def export_verified(
     calibration = read_calibration(folder, model.epoch)
     inputs = _input_statistics(folder, manifest)
     rows, logits = rows[:MOST_VERIFIED], logits[:MOST_VERIFIED]
+    origin = _origin(folder, model)
+    metadata = onnx_metadata(model.card.class_map, model.card.spec) | provenance_metadata(origin)
     with replacing(folder.onnx) as temporary:
-        write_onnx(model, temporary, opset=opset)
+        write_onnx(model, temporary, metadata, opset=opset)
         session = open_session(temporary)
         agreement = verify(session, model, manifest, rows, logits)
         sidecar = replace(
@@ -124,6 +133,7 @@ def export_verified(
         )
         verify_golden(Predictor(session, sidecar, temporary))
     write_json(folder.sidecar, sidecar.to_json())
+    _drop_other_variants(folder, origin["checkpoint_sha256"])
     return Exported(folder.onnx, folder.sidecar, agreement)
 
 
@@ -203,7 +213,6 @@ def _sidecar(
     folder: RunFolder, model: TrainedModel, digest: str, opset: int, agreement: Agreement
 ) -> Sidecar:
     card = model.card
-    record = folder.read_record()
 
     def logits_of(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
@@ -229,17 +238,46 @@ def _sidecar(
         "precision": "fp32",
     }
     provenance: dict[str, Any] = {
-        "run_id": card.run_id,
-        "epoch": model.epoch,
-        "weights": "moving average" if card.averaged else "raw",
-        "classifier_training": __version__,
+        **_origin(folder, model),
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data_fingerprint": record["data_fingerprint"],
         "verified_images": agreement.images,
         "largest_relative_logit_difference": agreement.worst,
     }
     golden = make_golden(card.spec, logits_of)
     return Sidecar(card.class_map, card.spec, facts, provenance, golden)
+
+
+def _origin(folder: RunFolder, model: TrainedModel) -> dict[str, Any]:
+    """Return what the model comes from: the same each time this checkpoint is exported."""
+    return {
+        "run_id": model.card.run_id,
+        "epoch": model.epoch,
+        "weights": "moving average" if model.card.averaged else "raw",
+        "checkpoint_sha256": sha256_of(folder.best),
+        "data_fingerprint": folder.read_record()["data_fingerprint"],
+        "classifier_training": __version__,
+    }
+
+
+def _drop_other_variants(folder: RunFolder, checkpoint: str) -> None:
+    """Remove variants that were made from another checkpoint than the model beside them."""
+    for variant in VARIANTS:
+        onnx, sidecar = variant_files(folder.path, variant)
+        if not onnx.exists() and not sidecar.exists():
+            continue
+        try:
+            is_same = Sidecar.read(sidecar).provenance["checkpoint_sha256"] == checkpoint
+        except (ExportError, KeyError, TypeError):
+            is_same = False
+        if not is_same:
+            remove_pair(onnx, sidecar)
+            logger.warning("removed {}: it is not of this checkpoint", onnx)
+
+
+def remove_pair(onnx: Path, sidecar: Path) -> None:
+    """Remove an ONNX file and its sidecar, where they are."""
+    onnx.unlink(missing_ok=True)
+    sidecar.unlink(missing_ok=True)
 
 
 def _input_statistics(folder: RunFolder, manifest: Manifest) -> InputStatistics | None:
