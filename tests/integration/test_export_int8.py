@@ -239,6 +239,7 @@ def test_command_ends_with_5_exactly_when_no_file_is_left(
 
 @pytest.mark.promise("X6")
 def test_training_is_finished_whatever_becomes_of_int8(folder_data: Path, tmp_path: Path) -> None:
+    refused = ""
     try:
         tiny_train(
             folder_data,
@@ -247,11 +248,10 @@ def test_training_is_finished_whatever_becomes_of_int8(folder_data: Path, tmp_pa
             "export.precision=int8",
             "export.int8_max_loss=1",
         )
-        refused = False
     except ExportError as error:
-        assert "int8 is not faster" in str(error)
-        refused = True
+        refused = str(error)
 
+    assert not refused or "int8 is not faster" in refused
     folder = RunFolder(tmp_path / "run")
     assert folder.read_record()["status"] == "finished"
     assert "export_int8" in folder.read_record()["stages_s"]

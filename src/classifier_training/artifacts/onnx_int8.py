@@ -98,9 +98,7 @@ def quantize(
 class _Images(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """The calibration images, one at a time, each prepared when it is asked for."""
 
-    def __init__(
-        self, images: int, tensor_of: Callable[[int], npt.NDArray[np.float32]]
-    ) -> None:
+    def __init__(self, images: int, tensor_of: Callable[[int], npt.NDArray[np.float32]]) -> None:
         self._images = images
         self._tensor_of = tensor_of
         self._left: Iterator[int] = iter(range(images))

@@ -108,7 +108,7 @@ def export_command(
     ] = "float32",
     max_loss: Annotated[
         float,
-        typer.Option(min=0, max=1, help="What int8 may lose of top-1 accuracy and macro F1 on val."),
+        typer.Option(min=0, max=1, help="What int8 may lose on val of top-1 and of macro F1."),
     ] = 0.01,
     data_root: DataRoot = None,
     debug: Debug = False,

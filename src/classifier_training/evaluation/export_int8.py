@@ -40,7 +40,7 @@ CALIBRATION_IMAGES = 256
 _MOST_SCORED = 5000
 _SEED = 0
 # Another processor may round an activation to the next of 256 steps; see docs/export.md.
-INT8_TOLERANCE = 0.1
+INT8_TOLERANCE = 0.05
 # Pairs of timed runs by batch size.
 _TIMED = {1: 31, 32: 11}
 _SCORES = ("acc_top1", "f1_macro")

@@ -1,4 +1,4 @@
-"""A copy of an exported model that takes uint8 pixels, kept only if it answers as the model does."""
+"""A copy of an exported model that takes uint8 pixels, kept only if it answers the same."""
 
 from __future__ import annotations
 

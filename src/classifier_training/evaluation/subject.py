@@ -113,6 +113,7 @@ def _by_torch(model: TrainedModel, device: torch.device) -> Infer:
 
 def by_onnx(predictor: Predictor) -> Infer:
     """Return how an exported model computes the logits of a manifest's rows."""
+
     def compute(
         manifest: Manifest,
         rows: npt.NDArray[np.int64],
