@@ -38,7 +38,7 @@ from classifier_training.runtime.ahead import map_ahead
 from classifier_training.runtime.cores import available_cores
 from classifier_training.runtime.images import read_image
 from classifier_training.runtime.predictor import Predictor
-from classifier_training.runtime.sidecar import variant_files
+from classifier_training.runtime.variants import variant_files
 
 Logits = npt.NDArray[np.float32]
 Engine = Callable[[list[bytes]], Logits]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from jsonschema import Draft202012Validator
 from onnx import TensorProto, numpy_helper
 
 from classifier_training.artifacts.run_folder import Run, RunFolder
@@ -21,11 +22,12 @@ from classifier_training.evaluation.export import export
 from classifier_training.evaluation.export_int8 import Int8Export, export_int8, spread
 from classifier_training.evaluation.speed import SpeedUp, measure_speed_up, speed_up
 from classifier_training.runtime.predictor import Predictor
-from classifier_training.runtime.sidecar import Sidecar, sha256_of
+from classifier_training.runtime.sidecar import SCHEMA_FILE, Sidecar, sha256_of
 from classifier_training.runtime.verification import verify_golden
 from tests.helpers.data import CLASSES
 from tests.helpers.runs import tiny_train
 
+SCHEMA = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 FP32 = ("model.onnx", "labels_mapping.json")
 INT8 = ("model.int8.onnx", "labels_mapping.int8.json")
 
@@ -93,6 +95,7 @@ def test_weights_are_int8_and_the_contract_is_that_of_the_model(exported: Int8Ex
     assert all(np.abs(item.astype(int)).max() <= 64 for item in weights)
     for key in ("num_classes", "class_to_idx", "idx_to_class", "normalization", "preprocessing"):
         assert after[key] == before[key]
+    assert not list(Draft202012Validator(SCHEMA).iter_errors(after))
     assert after["model"]["precision"] == "int8"
     assert after["model"]["input"] == before["model"]["input"]
     assert after["provenance"]["run_id"] == before["provenance"]["run_id"]
@@ -269,9 +272,9 @@ def test_a_new_export_of_another_checkpoint_takes_the_variants_away(
     export(run)
     assert contents(run, INT8) == before
 
-    shutil.copyfile(run / "checkpoints" / "last.ckpt", run / "checkpoints" / "best.ckpt")
-    with (run / "checkpoints" / "best.ckpt").open("ab") as file:
-        file.write(b"\0")  # last may be best: another file in any case
+    sidecar = json.loads((run / INT8[1]).read_text())
+    sidecar["provenance"]["checkpoint_sha256"] = "0" * 64
+    (run / INT8[1]).write_text(json.dumps(sidecar))
     export(run)
     assert not any((run / name).exists() for name in INT8)
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from jsonschema import Draft202012Validator
 from onnx import numpy_helper
 
 from classifier_training.artifacts import onnx_pixels
@@ -19,7 +20,7 @@ from classifier_training.errors import ExportError
 from classifier_training.evaluation.export_pixels import PixelsExport, export_pixels
 from classifier_training.runtime.images import read_image
 from classifier_training.runtime.predictor import Predictor
-from classifier_training.runtime.sidecar import sha256_of
+from classifier_training.runtime.sidecar import SCHEMA_FILE, sha256_of
 from classifier_training.runtime.verification import verify_golden
 
 
@@ -38,6 +39,8 @@ def test_model_stays_and_the_variant_takes_bytes(exported: PixelsExport, tiny_ru
     (node,) = session.get_inputs()
     sidecar = json.loads(exported.sidecar.read_text())
 
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    assert not list(Draft202012Validator(schema).iter_errors(sidecar))
     assert exported.onnx.name == "model.uint8.onnx"
     assert exported.sidecar.name == "labels_mapping.uint8.json"
     for name in ("model.onnx", "labels_mapping.json"):

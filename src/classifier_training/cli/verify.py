@@ -11,7 +11,7 @@ from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError
 from classifier_training.runtime.predictor import Predictor
 from classifier_training.runtime.progress import progress
-from classifier_training.runtime.sidecar import VARIANTS, variant_files
+from classifier_training.runtime.variants import VARIANTS, variant_files
 from classifier_training.runtime.verification import (
     recorded_images,
     verify_golden,

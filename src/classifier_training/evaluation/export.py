@@ -35,13 +35,12 @@ from classifier_training.runtime.session import open_session, run_session
 from classifier_training.runtime.sidecar import (
     INPUT_NAME,
     OUTPUT_NAME,
-    VARIANTS,
     Sidecar,
     onnx_metadata,
     provenance_metadata,
     sha256_of,
-    variant_files,
 )
+from classifier_training.runtime.variants import VARIANTS, remove_pair, variant_files
 from classifier_training.runtime.verification import verify_golden
 
 # More images would only repeat what these show; at 224 px on two cores they take seconds.
@@ -272,12 +271,6 @@ def _drop_other_variants(folder: RunFolder, checkpoint: str) -> None:
         if not is_same:
             remove_pair(onnx, sidecar)
             logger.warning("removed {}: it is not of this checkpoint", onnx)
-
-
-def remove_pair(onnx: Path, sidecar: Path) -> None:
-    """Remove an ONNX file and its sidecar, where they are."""
-    onnx.unlink(missing_ok=True)
-    sidecar.unlink(missing_ok=True)
 
 
 def _input_statistics(folder: RunFolder, manifest: Manifest) -> InputStatistics | None:

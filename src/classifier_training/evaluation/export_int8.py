@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,30 +17,30 @@ from loguru import logger
 from classifier_training.artifacts.onnx_int8 import RECIPES, Recipe, quantize
 from classifier_training.artifacts.provenance import machine
 from classifier_training.artifacts.run_folder import RunFolder
-from classifier_training.config.schema import CalibrationConfig
-from classifier_training.data.loading import resolve_workers
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ExportError
-from classifier_training.evaluation.calibrate import fit_calibration
-from classifier_training.evaluation.export import remove_pair
+from classifier_training.evaluation.calibrate import refit_calibration
 from classifier_training.evaluation.paired_scores import weighted_scores
 from classifier_training.evaluation.speed import SpeedUp, measure_speed_up
 from classifier_training.evaluation.stored_run import open_manifest
-from classifier_training.evaluation.subject import by_onnx
+from classifier_training.runtime.ahead import map_ahead
 from classifier_training.runtime.calibration import Calibration
+from classifier_training.runtime.cores import available_cores
 from classifier_training.runtime.files import replacing, write_json
 from classifier_training.runtime.golden import make_golden
 from classifier_training.runtime.images import read_image
 from classifier_training.runtime.predictor import Predictor
 from classifier_training.runtime.progress import progress
 from classifier_training.runtime.session import check_shapes, open_session
-from classifier_training.runtime.sidecar import Sidecar, sha256_of, variant_files
+from classifier_training.runtime.sidecar import Sidecar, sha256_of
+from classifier_training.runtime.variants import remove_pair, variant_files
 
 # More calibration images move the ranges little; at 224 px on two cores these take seconds.
 CALIBRATION_IMAGES = 256
 # More images would only make the scores more certain than the allowed loss needs.
 _MOST_SCORED = 5000
 _SEED = 0
+_BATCH = 32
 # Another processor may round an activation to the next of 256 steps; see docs/export.md.
 INT8_TOLERANCE = 0.05
 # Pairs of timed runs by batch size.
@@ -137,7 +139,8 @@ def export_int8(
         after = _predictor(temporary, before.sidecar)
         speed = tuple(_time(before, after, manifest, val, size, stopwatch) for size in _TIMED)
         _require_faster(loss, speed)
-        calibration = _refit(before.sidecar.calibration, after_logits, labels)
+        shipped = before.sidecar.calibration
+        calibration = shipped and refit_calibration(shipped, after_logits, labels)
         sidecar = _sidecar(before.sidecar, after, onnx.name, calibration, loss, speed)
     write_json(sidecar_file, sidecar.to_json())
     return Int8Export(onnx, sidecar_file, loss, speed)
@@ -210,15 +213,16 @@ def _predictor(path: Path, sidecar: Sidecar) -> Predictor:
 
 
 def _logits(predictor: Predictor, manifest: Manifest, rows: Indices, title: str) -> Logits:
-    with progress(title) as report:
-        done = 0
+    def load(row: np.int64) -> npt.NDArray[np.uint8]:
+        return predictor.spec.resize_image(read_image(manifest.file(int(row))))
 
-        def on_images(count: int) -> None:
-            nonlocal done
-            done += count
-            report(done, len(rows))
-
-        return by_onnx(predictor)(manifest, rows, 32, resolve_workers("auto"), on_images)
+    loaded = map_ahead(load, rows, threads=available_cores(), ahead=2 * _BATCH)
+    parts: list[Logits] = []
+    with progress(title) as report, contextlib.closing(loaded):
+        while batch := list(itertools.islice(loaded, _BATCH)):
+            parts.append(predictor.logits(np.stack(batch)))
+            report(len(parts) * _BATCH, len(rows))
+    return np.concatenate(parts)
 
 
 def _loss(recipe: Recipe, chosen: int, fp32: Logits, int8: Logits, labels: Indices) -> Loss:
@@ -257,29 +261,6 @@ def _require_faster(loss: Loss, speed: tuple[SpeedUp, ...]) -> None:
         expected="less time at every batch size, beyond what chance explains",
         mend="use model.onnx, which is intact; or export on the kind of processor that will run "
         "it (VNNI or AMX make int8 fast), with nothing else running; no int8 file was written",
-    )
-
-
-def _refit(fp32: Calibration | None, logits: Logits, labels: Indices) -> Calibration | None:
-    """Fit anew what the fp32 model ships, with the same targets, to the int8 logits."""
-    if fp32 is None:
-        return None
-    unsure, conformal, energy = fp32.unsure, fp32.conformal, fp32.energy
-    by_accuracy = unsure is None or unsure.target == "accuracy"
-    target = 0.5 if unsure is None else unsure.value  # not used where there is no rule
-    config = CalibrationConfig(
-        enabled=True,
-        target_accuracy=target if by_accuracy else None,
-        target_coverage=None if by_accuracy else target,
-        conformal_coverage=0.5 if conformal is None else conformal.coverage,
-        ood_kept=0.5 if energy is None else energy.kept,
-    )
-    fitted, _ = fit_calibration(logits, labels, config)
-    return replace(
-        fitted,
-        unsure=fitted.unsure if unsure else None,
-        conformal=fitted.conformal if conformal else None,
-        energy=fitted.energy if energy else None,
     )
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from classifier_training.artifacts.onnx_pixels import write_pixels_onnx
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.errors import ExportError
-from classifier_training.evaluation.export import MOST_VERIFIED, remove_pair
+from classifier_training.evaluation.export import MOST_VERIFIED
 from classifier_training.evaluation.stored_run import open_manifest
 from classifier_training.runtime.agreement import Agreement, compare_logits
 from classifier_training.runtime.files import replacing, write_json
@@ -19,7 +19,8 @@ from classifier_training.runtime.images import read_image
 from classifier_training.runtime.predictor import Predictor
 from classifier_training.runtime.progress import progress
 from classifier_training.runtime.session import check_shapes, open_session
-from classifier_training.runtime.sidecar import Sidecar, sha256_of, variant_files
+from classifier_training.runtime.sidecar import Sidecar, sha256_of
+from classifier_training.runtime.variants import remove_pair, variant_files
 from classifier_training.runtime.verification import verify_golden
 
 _BATCHES = (1, 32)

@@ -87,7 +87,7 @@ def open_subject(path: Path, backend: Backend | None, device: str) -> Subject:
     if run is not None:
         run.read_record()
     predictor = Predictor.load(path)
-    return Subject(path, chosen, predictor.class_map, run, by_onnx(predictor))
+    return Subject(path, chosen, predictor.class_map, run, _by_onnx(predictor))
 
 
 def _by_torch(model: TrainedModel, device: torch.device) -> Infer:
@@ -111,9 +111,7 @@ def _by_torch(model: TrainedModel, device: torch.device) -> Infer:
     return compute
 
 
-def by_onnx(predictor: Predictor) -> Infer:
-    """Return how an exported model computes the logits of a manifest's rows."""
-
+def _by_onnx(predictor: Predictor) -> Infer:
     def compute(
         manifest: Manifest,
         rows: npt.NDArray[np.int64],

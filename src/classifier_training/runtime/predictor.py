@@ -26,7 +26,8 @@ from classifier_training.runtime.session import (
     open_session,
     run_session,
 )
-from classifier_training.runtime.sidecar import Sidecar, check_pair, sidecar_of
+from classifier_training.runtime.sidecar import Sidecar, check_pair
+from classifier_training.runtime.variants import sidecar_of
 
 
 @dataclass(frozen=True)

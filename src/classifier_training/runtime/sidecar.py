@@ -36,8 +36,6 @@ SCHEMA_FILE = Path(__file__).with_name("labels_mapping.schema.json")
 ONNX_NAME = "model.onnx"
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
-# Other forms of the model that may lie beside it: weights in int8, pixels as input.
-VARIANTS = ("int8", "uint8")
 
 # Sidecar sections repeated in the ONNX metadata_props, so that the two files can be matched.
 ONNX_METADATA_KEYS = ("class_to_idx", "normalization", "preprocessing")
@@ -177,23 +175,6 @@ def provenance_metadata(provenance: dict[str, Any]) -> dict[str, str]:
     return {"provenance": json.dumps(known, ensure_ascii=False)}
 
 
-def variant_files(folder: Path, variant: str) -> tuple[Path, Path]:
-    """Return where the ONNX file and the sidecar of one of ``VARIANTS`` lie in a folder."""
-    onnx, sidecar = Path(ONNX_NAME), Path(SIDECAR_NAME)
-    return (
-        folder / f"{onnx.stem}.{variant}{onnx.suffix}",
-        folder / f"{sidecar.stem}.{variant}{sidecar.suffix}",
-    )
-
-
-def sidecar_of(onnx_path: Path) -> Path:
-    """Return where the sidecar of an ONNX file lies: that of its variant, else the usual one."""
-    variant = Path(onnx_path.stem).suffix.removeprefix(".")
-    if variant in VARIANTS:
-        return variant_files(onnx_path.parent, variant)[1]
-    return onnx_path.with_name(SIDECAR_NAME)
-
-
 def check_pair(sidecar: Sidecar, onnx_path: Path, metadata: dict[str, str]) -> None:
     """Refuse a sidecar that was not written for this ONNX file.
 
@@ -254,6 +235,8 @@ def _parse(content: dict[str, Any]) -> Sidecar:
     model = content["model"]
     if not isinstance(model["sha256"], str):
         raise ValueError("model.sha256 must be text")
+    if not isinstance(model.get("input", {}), dict):
+        raise ValueError("model.input must be an object")
     if not 0 < float(model.get("golden_tolerance", RELATIVE_TOLERANCE)) <= _WIDEST_TOLERANCE:
         raise ValueError(f"model.golden_tolerance must be above 0, at most {_WIDEST_TOLERANCE}")
     golden = tuple(_golden_from_json(item, len(class_map)) for item in content["golden"])
