@@ -30,6 +30,7 @@ import torch
 
 from classifier_training.artifacts.checkpoint import load_model
 from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.cli.console import set_up_logging
 from classifier_training.cli.predict import expand
 from classifier_training.evaluation.export_int8 import export_int8
 from classifier_training.evaluation.inference import exact_fp32
@@ -188,6 +189,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--skip-int8", action="store_true")
     asked = parser.parse_args()
+    set_up_logging(debug=False)
     paths = expand([str(asked.data)])[: max(BATCH, asked.images // BATCH * BATCH)]
     if len(paths) < BATCH:
         parser.error(f"{asked.data} has {len(paths)} images; at least {BATCH} are needed")
