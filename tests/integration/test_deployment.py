@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -209,6 +210,22 @@ def test_a_folder_is_streamed(model: Path, images: Path) -> None:
         assert taken <= consumed + 4 * 4 + 7
 
     assert taken == 420
+
+
+@pytest.mark.promise("X3")
+def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
+    """1,600 tensors of 49 kB are 79 MB; no more than a few batches of them may stay."""
+    predictor = Predictor.load(write_pair(tmp_path / "model", size=64), threads=1)
+    root = write_images(tmp_path / "images", {"a.png": noise(1, (80, 60))})
+    paths = (root / "a.png" for _ in range(2000))
+    resident = []
+
+    for done, _ in enumerate(predictor.predict(paths), start=1):
+        if done in (400, 2000):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident.append(pages * resource.getpagesize())
+
+    assert resident[1] - resident[0] < 20e6
 
 
 @pytest.mark.promise("D4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import classifier_training
 from classifier_training.artifacts.checkpoint import load_model
 from classifier_training.artifacts.run_folder import Run, RunFolder
 from classifier_training.cli.console import set_up_logging
-from classifier_training.cli.export import run_export
+from classifier_training.cli.export import ExportOptions, run_export
 from classifier_training.cli.main import app
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ConfigError, DataError, ExportError, ResumeError
@@ -46,7 +47,8 @@ def copied_run(tiny_run: Run, tmp_path: Path) -> Path:
 
 
 def export_command(run: Path, *, precision: str = "fp32", data_root: Path | None = None) -> int:
-    return run_export(run, opset=18, precision=precision, data_root=data_root, debug=False)
+    options = ExportOptions(18, precision, "float32", 0.01, data_root)
+    return run_export(run, options, debug=False)
 
 
 def files_of(folder: Path) -> list[str]:
@@ -176,6 +178,18 @@ def test_the_mapping_is_the_same_in_checkpoint_sidecar_and_metadata(tiny_run: Ru
     assert sidecar["preprocessing"] == metadata["preprocessing"]
 
 
+def _digest_of_average(run: Run) -> str:
+    """Hash the averaged weights as they lie in the best checkpoint."""
+    state = torch.load(run.folder.best, weights_only=True)["state_dict"]
+    digest = hashlib.sha256()
+    for key in sorted(key for key in state if key.startswith("ema.module.")):
+        values = state[key].numpy()
+        shape = "x".join(map(str, values.shape))
+        digest.update(f"{key.removeprefix('ema.module.')} {values.dtype} {shape}\n".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
 @pytest.mark.promise("X1")
 def test_the_sidecar_says_where_the_model_comes_from(tiny_run: Run) -> None:
     sidecar = json.loads(tiny_run.folder.sidecar.read_text())
@@ -185,10 +199,35 @@ def test_the_sidecar_says_where_the_model_comes_from(tiny_run: Run) -> None:
     assert provenance["epoch"] == tiny_run.record["best"]["epoch"]
     assert provenance["data_fingerprint"] == tiny_run.record["data_fingerprint"]
     assert provenance["weights"] == "moving average"
+    assert provenance["weights_sha256"] == _digest_of_average(tiny_run)
     assert provenance["verified_images"] == 24
     assert 0 <= provenance["largest_relative_logit_difference"] <= 1e-5
     assert sidecar["model"]["precision"] == "fp32"
     assert sidecar["model"]["architecture"] == "tiny"
+
+
+@pytest.mark.promise("X5")
+def test_the_onnx_file_alone_says_where_it_comes_from(tiny_run: Run) -> None:
+    session = ort.InferenceSession(str(tiny_run.folder.onnx))
+    stored = json.loads(session.get_modelmeta().custom_metadata_map["provenance"])
+
+    assert stored == {
+        "run_id": tiny_run.record["id"],
+        "epoch": tiny_run.record["best"]["epoch"],
+        "weights": "moving average",
+        "weights_sha256": _digest_of_average(tiny_run),
+        "data_fingerprint": tiny_run.record["data_fingerprint"],
+        "classifier_training": classifier_training.__version__,
+    }
+
+
+@pytest.mark.promise("X5")
+def test_a_checkpoint_gives_the_same_file_each_time(copied_run: Path, tmp_path: Path) -> None:
+    before = (copied_run / "model.onnx").read_bytes()
+
+    export(copied_run)
+
+    assert (copied_run / "model.onnx").read_bytes() == before
 
 
 @pytest.mark.promise("X1")
@@ -316,7 +355,7 @@ def test_an_opset_that_torch_does_not_write_is_refused(copied_run: Path, opset: 
 
 @pytest.mark.promise("X6")
 @pytest.mark.promise("C5")
-@pytest.mark.parametrize("precision", ["int8", "fp16", ""])
+@pytest.mark.parametrize("precision", ["int4", "fp16", ""])
 def test_a_precision_that_there_is_not_is_refused(
     copied_run: Path, capsys: pytest.CaptureFixture[str], precision: str
 ) -> None:
@@ -334,7 +373,7 @@ def test_a_run_is_not_started_for_an_export_that_there_is_not(
     folder_data: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        tiny_train(folder_data, tmp_path / "run", "export.precision=int8", "export.opset=12")
+        tiny_train(folder_data, tmp_path / "run", "export.precision=fp16", "export.opset=12")
 
     assert {problem.key for problem in caught.value.problems} == {
         "export.precision",
@@ -421,7 +460,9 @@ def test_the_options_of_the_commands_reach_what_they_name(
         return CliRunner().invoke(app, arguments).exit_code
 
     assert command("export", run, "--opset", "17", *moved) == 2
-    assert command("export", run, "--precision", "int8", *moved) == 2
+    assert command("export", run, "--precision", "fp16", *moved) == 2
+    assert command("export", run, "--input", "float16", *moved) == 2
+    assert command("export", run, "--max-loss", "2", *moved) == 2
     assert command("export", run) == 3
     assert command("export", run, "--opset", "19", "--precision", "fp32", *moved) == 0
     assert [item.version for item in onnx.load(copied_run / "model.onnx").opset_import] == [19]

@@ -49,6 +49,8 @@ BEYOND_A_SCHEMA = {
     "other size",
     "other resize",
     "other hash",
+    "pixels for tensors",
+    "tolerance nan",
     "golden no image",
     "golden statistics off",
     "golden logits short",
@@ -118,6 +120,18 @@ def test_sidecar_of_a_real_run_is_valid(tiny_run: Run) -> None:
     assert errors(content) == []
     assert "calibration" in content
     assert set(content) <= set(SCHEMA["properties"])  # every key that is written is explained
+
+
+@pytest.mark.promise("X4")
+def test_every_key_that_is_written_is_explained(tiny_run: Run) -> None:
+    content = json.loads(tiny_run.folder.sidecar.read_text(encoding="utf-8"))
+    page = (Path(__file__).parents[2] / "docs" / "sidecar.md").read_text(encoding="utf-8")
+    sections = ("preprocessing", "model", "provenance", "calibration")
+    keys = {*content, *content["golden"][0]}.union(*(content[name] for name in sections))
+
+    assert len(keys) > 40
+    assert {key for key in keys if f"`{key}`" not in page} == set()
+    assert "`normalization.mean`" in page
 
 
 @pytest.mark.promise("X4")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,20 @@ def scored_state(checkpoint: dict[str, Any], card: ModelCard) -> dict[str, Tenso
     return {
         key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
     }
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hash a network's state: the same weights give the same digest, in whichever file they lie.
+
+    Of each tensor, by name: ``"NAME DTYPE HxWx...\\n"`` and its bytes (little-endian, row by row).
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        values = state[name].detach().cpu().contiguous().numpy()
+        shape = "x".join(map(str, values.shape))
+        digest.update(f"{name} {values.dtype} {shape}\n".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def load_model(path: Path) -> TrainedModel:

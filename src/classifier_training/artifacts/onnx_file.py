@@ -10,10 +10,10 @@ import torch
 
 from classifier_training.artifacts.checkpoint import TrainedModel
 from classifier_training.errors import ExportError
-from classifier_training.runtime.sidecar import INPUT_NAME, OUTPUT_NAME, onnx_metadata
+from classifier_training.runtime.sidecar import INPUT_NAME, OUTPUT_NAME
 
 
-def write_onnx(model: TrainedModel, path: Path, *, opset: int) -> None:
+def write_onnx(model: TrainedModel, path: Path, metadata: dict[str, str], *, opset: int) -> None:
     """Export a network: one file, input ``input`` (N, 3, H, W) float32, output ``logits``.
 
     The batch size is dynamic; normalisation is not part of the graph.
@@ -21,6 +21,7 @@ def write_onnx(model: TrainedModel, path: Path, *, opset: int) -> None:
     Args:
         model: An fp32 network on the CPU in evaluation mode.
         path: Where to write.
+        metadata: The ``metadata_props``.
         opset: ONNX operator set.
 
     Raises:
@@ -46,7 +47,7 @@ def write_onnx(model: TrainedModel, path: Path, *, opset: int) -> None:
     written = {item.domain: item.version for item in proto.opset_import}
     if written.get("") != opset:  # torch converts between opsets, and only warns when it cannot
         raise _not_expressible(model, opset, f"torch writes opset {written.get('')}")
-    for key, value in onnx_metadata(model.card.class_map, model.card.spec).items():
+    for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())

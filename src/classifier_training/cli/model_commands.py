@@ -100,16 +100,24 @@ def predict_command(
 def export_command(
     run: RunArgument,
     opset: Annotated[int, typer.Option(min=18, max=23)] = 18,
-    precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32; or int8: also model.int8.onnx, if it is as good and faster.")
+    ] = "fp32",
+    input_type: Annotated[
+        str, typer.Option("--input", help="float32; or uint8: also model.uint8.onnx, for pixels.")
+    ] = "float32",
+    max_loss: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="What int8 may lose on val of top-1 and of macro F1."),
+    ] = 0.01,
     data_root: DataRoot = None,
     debug: Debug = False,
 ) -> None:
     """Export a run's best checkpoint to ONNX, verified on its validation images."""
-    from classifier_training.cli.export import run_export
+    from classifier_training.cli.export import ExportOptions, run_export
 
-    raise typer.Exit(
-        run_export(run, opset=opset, precision=precision, data_root=data_root, debug=debug)
-    )
+    options = ExportOptions(opset, precision, input_type, max_loss, data_root)
+    raise typer.Exit(run_export(run, options, debug=debug))
 
 
 def verify_command(

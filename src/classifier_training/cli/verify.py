@@ -11,6 +11,7 @@ from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError
 from classifier_training.runtime.predictor import Predictor
 from classifier_training.runtime.progress import progress
+from classifier_training.runtime.variants import VARIANTS, variant_files
 from classifier_training.runtime.verification import (
     recorded_images,
     verify_golden,
@@ -33,6 +34,8 @@ def run_verify(model: Path, *, data: Path | None, backend: str, debug: bool) -> 
             logger.info(
                 "golden vector {}: logits within {:.1e}", golden.name, golden.logits_difference
             )
+        if is_run:
+            _verify_variants(model)
         if backend == "cv2":
             _report_opencv(predictor, model, data, is_run=is_run)
         elif is_run:
@@ -41,6 +44,16 @@ def run_verify(model: Path, *, data: Path | None, backend: str, debug: bool) -> 
         return EXIT_OK
 
     return guarded(task, debug=debug)
+
+
+def _verify_variants(run: Path) -> None:
+    """Check the other forms of the model that lie beside it."""
+    for variant in VARIANTS:
+        onnx, _ = variant_files(run, variant)
+        if onnx.exists():
+            results = verify_golden(Predictor.load(onnx))
+            worst = max(result.logits_difference for result in results)
+            logger.info("{}: belongs to its sidecar; golden logits within {:.1e}", onnx, worst)
 
 
 def _check(model: Path, data: Path | None, backend: str, *, is_run: bool) -> None:

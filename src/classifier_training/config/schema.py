@@ -219,7 +219,8 @@ class ExportConfig(Section):
     """The ONNX file."""
 
     opset: Annotated[int, Field(ge=18, le=23)]
-    precision: Literal["fp32"]
+    precision: Literal["fp32", "int8"]
+    int8_max_loss: Annotated[float, Field(ge=0, le=1)]
 
 
 class TaskConfig(Section):

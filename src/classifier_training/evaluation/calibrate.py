@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,27 @@ def fit_calibration(
         energy=None if energy.value is None else EnergyRule(config.ood_kept, energy.value),
     )
     return calibration, [f"{name}: {item.reason}" for name, item in fitted.items() if item.reason]
+
+
+def refit_calibration(shipped: Calibration, logits: Logits, labels: Labels) -> Calibration:
+    """Fit anew what a model ships, with the same targets, to the val logits of a variant of it."""
+    unsure, conformal, energy = shipped.unsure, shipped.conformal, shipped.energy
+    by_accuracy = unsure is None or unsure.target == "accuracy"
+    target = 0.5 if unsure is None else unsure.value  # not used where there is no rule
+    config = CalibrationConfig(
+        enabled=True,
+        target_accuracy=target if by_accuracy else None,
+        target_coverage=None if by_accuracy else target,
+        conformal_coverage=0.5 if conformal is None else conformal.coverage,
+        ood_kept=0.5 if energy is None else energy.kept,
+    )
+    fitted, _ = fit_calibration(logits, labels, config)
+    return replace(
+        fitted,
+        unsure=fitted.unsure if unsure else None,
+        conformal=fitted.conformal if conformal else None,
+        energy=fitted.energy if energy else None,
+    )
 
 
 def measure_calibration(

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import torch
+from loguru import logger
 
 from classifier_training import __version__
-from classifier_training.artifacts.checkpoint import TrainedModel
+from classifier_training.artifacts.checkpoint import TrainedModel, weights_sha256
 from classifier_training.artifacts.onnx_file import write_onnx
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.data.facts import ImageFacts
@@ -35,8 +36,11 @@ from classifier_training.runtime.sidecar import (
     INPUT_NAME,
     OUTPUT_NAME,
     Sidecar,
+    onnx_metadata,
+    provenance_metadata,
     sha256_of,
 )
+from classifier_training.runtime.variants import VARIANTS, remove_pair, variant_files
 from classifier_training.runtime.verification import verify_golden
 
 # More images would only repeat what these show; at 224 px on two cores they take seconds.
@@ -99,6 +103,8 @@ def export_verified(
 ) -> Exported:
     """Write ONNX and sidecar, unless onnxruntime disagrees with ``logits``.
 
+    Variants (int8, uint8) of other weights that lie there are removed.
+
     Args:
         folder: The run.
         model: The scored network; moved to the CPU.
@@ -116,8 +122,10 @@ def export_verified(
     inputs = _input_statistics(folder, manifest)
     rows, logits = rows[:MOST_VERIFIED], logits[:MOST_VERIFIED]
     target = RunFolder(into or folder.path)
+    origin = _origin(folder, model)
+    metadata = onnx_metadata(model.card.class_map, model.card.spec) | provenance_metadata(origin)
     with replacing(target.onnx) as temporary:
-        write_onnx(model, temporary, opset=opset)
+        write_onnx(model, temporary, metadata, opset=opset)
         session = open_session(temporary)
         agreement = verify(session, model, manifest, rows, logits)
         sidecar = replace(
@@ -127,6 +135,7 @@ def export_verified(
         )
         verify_golden(Predictor(session, sidecar, temporary))
     write_json(target.sidecar, sidecar.to_json())
+    _drop_other_variants(target, origin["weights_sha256"])
     return Exported(target.onnx, target.sidecar, agreement)
 
 
@@ -206,7 +215,6 @@ def _sidecar(
     folder: RunFolder, model: TrainedModel, digest: str, opset: int, agreement: Agreement
 ) -> Sidecar:
     card = model.card
-    record = folder.read_record()
 
     def logits_of(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
@@ -232,17 +240,40 @@ def _sidecar(
         "precision": "fp32",
     }
     provenance: dict[str, Any] = {
-        "run_id": card.run_id,
-        "epoch": model.epoch,
-        "weights": "moving average" if card.averaged else "raw",
-        "classifier_training": __version__,
+        **_origin(folder, model),
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data_fingerprint": record["data_fingerprint"],
         "verified_images": agreement.images,
         "largest_relative_logit_difference": agreement.worst,
     }
     golden = make_golden(card.spec, logits_of)
     return Sidecar(card.class_map, card.spec, facts, provenance, golden)
+
+
+def _origin(folder: RunFolder, model: TrainedModel) -> dict[str, Any]:
+    """Return what the model comes from: the same each time this checkpoint is exported."""
+    return {
+        "run_id": model.card.run_id,
+        "epoch": model.epoch,
+        "weights": "moving average" if model.card.averaged else "raw",
+        "weights_sha256": weights_sha256(model.network.state_dict()),
+        "data_fingerprint": folder.read_record()["data_fingerprint"],
+        "classifier_training": __version__,
+    }
+
+
+def _drop_other_variants(folder: RunFolder, weights: str) -> None:
+    """Remove variants that were made from other weights than the model beside them."""
+    for variant in VARIANTS:
+        onnx, sidecar = variant_files(folder.path, variant)
+        if not onnx.exists() and not sidecar.exists():
+            continue
+        try:
+            is_same = Sidecar.read(sidecar).provenance["weights_sha256"] == weights
+        except (ExportError, KeyError, TypeError):
+            is_same = False
+        if not is_same:
+            remove_pair(onnx, sidecar)
+            logger.warning("removed {}: it is not of these weights", onnx)
 
 
 def _input_statistics(folder: RunFolder, manifest: Manifest) -> InputStatistics | None:

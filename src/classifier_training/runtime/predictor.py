@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,8 @@ from classifier_training.runtime.session import (
     open_session,
     run_session,
 )
-from classifier_training.runtime.sidecar import SIDECAR_NAME, Sidecar, check_pair
+from classifier_training.runtime.sidecar import Sidecar, check_pair
+from classifier_training.runtime.variants import sidecar_of
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class _Input:
     """A decoded image: the network's input, or what is wrong with the file."""
 
     path: str
-    tensor: npt.NDArray[np.float32] | None  # (3, H, W)
+    tensor: npt.NDArray[Any] | None  # (3, H, W) float32, or (H, W, 3) uint8
     oddities: tuple[str, ...] | None = None
     error: DataError | None = None
 
@@ -99,7 +101,7 @@ class Predictor:
         threads: int | None = None,
         providers: Sequence[str] | None = None,
     ) -> Predictor:
-        """Load ``model.onnx`` (or the run folder that holds it) and the sidecar beside it.
+        """Load an ONNX file (or ``model.onnx`` of a run folder) and the sidecar beside it.
 
         Args:
             path: A run folder or an ONNX file.
@@ -112,7 +114,7 @@ class Predictor:
             ConfigError: A provider is not available here.
         """
         onnx_path = locate_onnx(Path(path))
-        sidecar = Sidecar.read(onnx_path.parent / SIDECAR_NAME)
+        sidecar = Sidecar.read(sidecar_of(onnx_path))
         session = open_session(onnx_path, threads=threads, providers=providers)
         check_pair(sidecar, onnx_path, dict(session.get_modelmeta().custom_metadata_map))
         check_shapes(session, sidecar, onnx_path)
@@ -137,7 +139,14 @@ class Predictor:
         Returns:
             ``(N, C)`` float32.
         """
-        return run_session(self._session, self.spec.normalize(images))
+        return self.run(self._tensor(images))
+
+    def run(self, tensor: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Run the network on its input as :func:`run_session` takes it; returns ``(N, C)``."""
+        return run_session(self._session, tensor)
+
+    def _tensor(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        return images if self.sidecar.takes_pixels else self.spec.normalize(images)
 
     def predict(
         self,
@@ -199,7 +208,7 @@ class Predictor:
                 image = read_image(Path(path))
             except DataError as error:
                 return _Input(str(path), None, error=error)
-            tensor = self.spec.normalize(self.spec.resize_image(image)[None])[0]
+            tensor = self._tensor(self.spec.resize_image(image)[None])[0]
             oddities = None if statistics is None else statistics.oddities(image)
             return _Input(str(path), tensor, oddities)
 
@@ -221,7 +230,7 @@ class Predictor:
 
     def _answer(self, batch: list[_Input], extras: Extras) -> Iterator[Prediction]:
         tensors = [item.tensor for item in batch if item.tensor is not None]
-        logits = run_session(self._session, np.stack(tensors))
+        logits = self.run(np.stack(tensors))
         plain = softmax(logits)
         for item, row, values in zip(batch, plain, logits, strict=True):
             best = int(row.argmax())

@@ -97,22 +97,30 @@ def check_shapes(session: ort.InferenceSession, sidecar: Sidecar, path: Path) ->
         ExportError: It is not.
     """
     size, classes = sidecar.spec.image_size, len(sidecar.class_map)
-    for node, wanted in (
-        (session.get_inputs()[0], [3, size, size]),
-        (session.get_outputs()[0], [classes]),
+    pixels = ("tensor(uint8)", [size, size, 3])
+    tensors = ("tensor(float)", [3, size, size])
+    for node, (kind, wanted) in (
+        (session.get_inputs()[0], pixels if sidecar.takes_pixels else tensors),
+        (session.get_outputs()[0], ("tensor(float)", [classes])),
     ):
         # The first axis is the batch, of any length.
-        if node.type != "tensor(float)" or list(node.shape[1:]) != wanted:
+        if node.type != kind or list(node.shape[1:]) != wanted:
             raise ExportError(
                 f"{path}: {node.name} is {node.type} of shape {node.shape}, which its sidecar "
                 "contradicts",
-                expected=f"tensor(float) of shape {['batch', *wanted]}",
+                expected=f"{kind} of shape {['batch', *wanted]}",
                 mend="export the run again: classifier export RUN",
             )
 
 
 def run_session(
-    session: ort.InferenceSession, tensor: npt.NDArray[np.float32]
+    session: ort.InferenceSession, tensor: npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
-    """Run ``(N, 3, H, W)`` float32 through a session; returns ``(N, C)`` float32 logits."""
+    """Run a batch through a session; returns ``(N, C)`` float32 logits.
+
+    Args:
+        session: An open one.
+        tensor: ``(N, 3, H, W)`` float32, normalised; or ``(N, H, W, 3)`` uint8 pixels where the
+            network takes those.
+    """
     return cast("npt.NDArray[np.float32]", session.run([OUTPUT_NAME], {INPUT_NAME: tensor})[0])

@@ -5,6 +5,9 @@ The first four keys are the contract of the downstream pipeline and stay at top 
 preprocessing completely, names the ONNX file by its hash, and carries golden vectors. A deployer
 may pass over the optional ``calibration`` and ``input_statistics``.
 
+A variant of the model (``model.int8.onnx``, ``model.uint8.onnx``) has a complete sidecar of its own
+under the variant's name (``labels_mapping.int8.json``).
+
 ``labels_mapping.schema.json`` beside this module is its JSON Schema; ``docs/sidecar.md`` explains
 each key. A key that a reader may pass over is added without a new ``SCHEMA_VERSION``.
 """
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier_training.errors import ClassifierTrainingError, ExportError
+from classifier_training.runtime.agreement import RELATIVE_TOLERANCE
 from classifier_training.runtime.calibration import Calibration
 from classifier_training.runtime.class_map import ClassMap
 from classifier_training.runtime.input_check import InputStatistics
@@ -35,6 +39,20 @@ OUTPUT_NAME = "logits"
 
 # Sidecar sections repeated in the ONNX metadata_props, so that the two files can be matched.
 ONNX_METADATA_KEYS = ("class_to_idx", "normalization", "preprocessing")
+
+# What of the provenance the ONNX metadata repeat, so that a lone file says where it comes from.
+# Nothing of it changes when the same checkpoint is exported again.
+ONNX_PROVENANCE_KEYS = (
+    "run_id",
+    "epoch",
+    "weights",
+    "weights_sha256",
+    "data_fingerprint",
+    "classifier_training",
+)
+
+# A tolerance above this would let another model pass.
+_WIDEST_TOLERANCE = 0.25
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,16 @@ class Sidecar:
     calibration: Calibration | None = None
     input_statistics: InputStatistics | None = None
 
+    @property
+    def golden_tolerance(self) -> float:
+        """How far a logit may lie from the golden one, relative to ``max(1, largest logit)``."""
+        return float(self.model.get("golden_tolerance", RELATIVE_TOLERANCE))
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the network takes uint8 pixels (N, H, W, 3) instead of normalised tensors."""
+        return bool(self.model.get("input", {}).get("dtype") == "uint8")
+
     @classmethod
     def read(cls, path: Path) -> Sidecar:
         """Read and check a sidecar.
@@ -80,7 +108,7 @@ class Sidecar:
         except FileNotFoundError as error:
             raise ExportError(
                 f"sidecar {path} does not exist",
-                expected=f"{SIDECAR_NAME} beside the ONNX file",
+                expected=f"{path.name} beside the ONNX file",
                 mend="copy both files together, or run: classifier export RUN",
             ) from error
         except (OSError, ValueError, RecursionError) as error:
@@ -136,9 +164,15 @@ def mapping_section(class_map: ClassMap, spec: PreprocessSpec) -> dict[str, Any]
 
 
 def onnx_metadata(class_map: ClassMap, spec: PreprocessSpec) -> dict[str, str]:
-    """Return the ``metadata_props`` of the ONNX file: JSON text by sidecar key."""
+    """Return the ``metadata_props`` that must equal the sidecar: JSON text by sidecar key."""
     section = mapping_section(class_map, spec)
     return {key: json.dumps(section[key], ensure_ascii=False) for key in ONNX_METADATA_KEYS}
+
+
+def provenance_metadata(provenance: dict[str, Any]) -> dict[str, str]:
+    """Return the ``metadata_props`` that say where an ONNX file comes from."""
+    known = {key: provenance[key] for key in ONNX_PROVENANCE_KEYS}
+    return {"provenance": json.dumps(known, ensure_ascii=False)}
 
 
 def check_pair(sidecar: Sidecar, onnx_path: Path, metadata: dict[str, str]) -> None:
@@ -153,7 +187,7 @@ def check_pair(sidecar: Sidecar, onnx_path: Path, metadata: dict[str, str]) -> N
             f"{onnx_path} has SHA-256 {digest[:12]}…, but its sidecar was written for "
             f"{str(sidecar.model['sha256'])[:12]}…",
             expected="the ONNX file and the sidecar of one export",
-            mend="copy model.onnx and labels_mapping.json together from the same run",
+            mend="copy the ONNX file and its sidecar together from the same run",
         )
     for key, expected in onnx_metadata(sidecar.class_map, sidecar.spec).items():
         if metadata.get(key) != expected:
@@ -201,6 +235,10 @@ def _parse(content: dict[str, Any]) -> Sidecar:
     model = content["model"]
     if not isinstance(model["sha256"], str):
         raise ValueError("model.sha256 must be text")
+    if not isinstance(model.get("input", {}), dict):
+        raise ValueError("model.input must be an object")
+    if not 0 < float(model.get("golden_tolerance", RELATIVE_TOLERANCE)) <= _WIDEST_TOLERANCE:
+        raise ValueError(f"model.golden_tolerance must be above 0, at most {_WIDEST_TOLERANCE}")
     golden = tuple(_golden_from_json(item, len(class_map)) for item in content["golden"])
     if not golden:
         raise ValueError("it has no golden vectors")

@@ -50,7 +50,12 @@ def verify_golden(predictor: Predictor) -> list[GoldenResult]:
         ExportError: One is not reproduced.
     """
     try:
-        results = replay_golden(predictor.sidecar.golden, predictor.spec, predictor.logits)
+        results = replay_golden(
+            predictor.sidecar.golden,
+            predictor.spec,
+            predictor.logits,
+            tolerance=predictor.sidecar.golden_tolerance,
+        )
     except DataError as error:
         raise ExportError(
             f"a golden vector of {predictor.path} is damaged: {error.what}",

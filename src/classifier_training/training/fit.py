@@ -35,6 +35,7 @@ from classifier_training.evaluation.calibrate import write_calibration
 from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
 from classifier_training.evaluation.explain import Answered, write_gradcam
 from classifier_training.evaluation.export import export_verified
+from classifier_training.evaluation.export_int8 import export_int8
 from classifier_training.evaluation.inference import exact_fp32
 from classifier_training.report.model_card import write_model_card
 from classifier_training.report.render import write_report
@@ -104,7 +105,13 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
             with stage(folder, "fit"):
                 best = train_network(parts, replace(card, run_id=record["id"]))
                 folder.update_record({"best": best})
-            return _finish(config, folder, index, hardware, best, data.workers)
+            run = _finish(config, folder, index, hardware, best, data.workers)
+        # The run is whole by now: a refusal of int8 takes nothing from it.
+        if config.export.precision == "int8":
+            with _stage(folder, "export_int8"):
+                export_int8(folder.path, max_loss=config.export.int8_max_loss)
+            return load_run(folder.path)
+        return run
 
 
 def train(overrides: Sequence[str], *, root: str = "train", out: Path | str) -> Run:

@@ -1,0 +1,299 @@
+"""An int8 copy of an exported model, kept only if it is as good and faster on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from loguru import logger
+
+from classifier_training.artifacts.onnx_int8 import RECIPES, Recipe, quantize
+from classifier_training.artifacts.provenance import machine
+from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.data.manifest import Manifest
+from classifier_training.errors import ExportError
+from classifier_training.evaluation.calibrate import refit_calibration
+from classifier_training.evaluation.paired_scores import weighted_scores
+from classifier_training.evaluation.speed import SpeedUp, measure_speed_up
+from classifier_training.evaluation.stored_run import open_manifest
+from classifier_training.runtime.ahead import map_ahead
+from classifier_training.runtime.calibration import Calibration
+from classifier_training.runtime.cores import available_cores
+from classifier_training.runtime.files import replacing, write_json
+from classifier_training.runtime.golden import make_golden
+from classifier_training.runtime.images import read_image
+from classifier_training.runtime.predictor import Predictor
+from classifier_training.runtime.progress import progress
+from classifier_training.runtime.session import check_shapes, open_session
+from classifier_training.runtime.sidecar import Sidecar, sha256_of
+from classifier_training.runtime.variants import remove_pair, variant_files
+
+# More calibration images move the ranges little; at 224 px on two cores these take seconds.
+CALIBRATION_IMAGES = 256
+# More images would only make the scores more certain than the allowed loss needs.
+_MOST_SCORED = 5000
+_SEED = 0
+_BATCH = 32
+# Another processor may round an activation to the next of 256 steps; see docs/export.md.
+INT8_TOLERANCE = 0.05
+# Pairs of timed runs by batch size.
+_TIMED = {1: 31, 32: 11}
+_SCORES = ("acc_top1", "f1_macro")
+
+Logits = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+MeasureSpeedUp = Callable[..., SpeedUp]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a recipe loses on the val images.
+
+    Attributes:
+        recipe: Which one.
+        calibration_images: Number of train images that gave the ranges.
+        images: Number of val images.
+        fp32: ``acc_top1`` and ``f1_macro`` of the fp32 model.
+        int8: The same of the int8 model.
+        changed: Images that get another class.
+    """
+
+    recipe: str
+    calibration_images: int
+    images: int
+    fp32: dict[str, float]
+    int8: dict[str, float]
+    changed: int
+
+    @property
+    def worst(self) -> float:
+        """The larger of the two losses; below 0 when int8 scores higher in both."""
+        return max(self.fp32[name] - self.int8[name] for name in _SCORES)
+
+    def __str__(self) -> str:
+        scores = ", ".join(
+            f"{name} {self.fp32[name]:.4f} to {self.int8[name]:.4f}" for name in _SCORES
+        )
+        return f"{scores}, {self.changed} of {self.images} images changed class ({self.recipe})"
+
+
+@dataclass(frozen=True)
+class Int8Export:
+    """An int8 model that passed both gates.
+
+    Attributes:
+        onnx: The file.
+        sidecar: The file beside it.
+        loss: What it loses.
+        speed: How much faster it is here, by batch size.
+    """
+
+    onnx: Path
+    sidecar: Path
+    loss: Loss
+    speed: tuple[SpeedUp, ...]
+
+
+def export_int8(
+    run: Path | str,
+    *,
+    max_loss: float = 0.01,
+    data_root: Path | str | None = None,
+    stopwatch: MeasureSpeedUp = measure_speed_up,
+) -> Int8Export:
+    """Quantise the exported model of a run to int8, and keep it only if that is worth it.
+
+    The fp32 model stays as it is, whatever happens.
+
+    Args:
+        run: Run folder with ``model.onnx``.
+        max_loss: Largest loss of top-1 accuracy and of macro F1 on val that is allowed.
+        data_root: Where the data lies now, if it moved.
+        stopwatch: Times two models; see :func:`measure_speed_up`.
+
+    Raises:
+        ResumeError: ``run`` is no run folder.
+        DataError: An image cannot be read.
+        ExportError: There is no ``model.onnx``, or int8 loses too much or is not faster here; the
+            message has the numbers, and no int8 file is left.
+    """
+    folder = RunFolder(Path(run))
+    folder.read_record()
+    onnx, sidecar_file = variant_files(folder.path, "int8")
+    remove_pair(onnx, sidecar_file)  # what an earlier export was content with
+    before = Predictor.load(folder.path)
+    manifest = open_manifest(folder, before.class_map, data_root)
+    rows = manifest.rows("val")
+    val = rows[spread(manifest.labels[rows], _MOST_SCORED)]
+    labels = manifest.labels[val]
+    logits = _logits(before, manifest, val, "int8: fp32 scores")
+    with replacing(onnx) as temporary:
+        loss, after_logits = _quantize_well(before, manifest, val, logits, temporary, max_loss)
+        after = _predictor(temporary, before.sidecar)
+        speed = tuple(_time(before, after, manifest, val, size, stopwatch) for size in _TIMED)
+        _require_faster(loss, speed)
+        shipped = before.sidecar.calibration
+        calibration = shipped and refit_calibration(shipped, after_logits, labels)
+        sidecar = _sidecar(before.sidecar, after, onnx.name, calibration, loss, speed)
+    write_json(sidecar_file, sidecar.to_json())
+    return Int8Export(onnx, sidecar_file, loss, speed)
+
+
+def spread(labels: Indices, most: int) -> Indices:
+    """Choose at most ``most`` positions of ``(N,)`` labels, seeded, the classes taking turns.
+
+    Returns:
+        Positions, ascending.
+    """
+    order = np.random.default_rng(_SEED).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    starts = np.searchsorted(labels[by_class], labels[by_class])
+    turns = np.arange(len(labels)) - starts  # how many of its class come before
+    return np.asarray(np.sort(by_class[np.argsort(turns, kind="stable")][:most]), dtype=np.int64)
+
+
+def _quantize_well(
+    before: Predictor,
+    manifest: Manifest,
+    val: Indices,
+    logits: Logits,
+    target: Path,
+    max_loss: float,
+) -> tuple[Loss, Logits]:
+    """Try the recipes until one loses no more than is allowed; returns its val logits too.
+
+    Raises:
+        ExportError: None does.
+    """
+    train = manifest.rows("train")
+    chosen = train[spread(manifest.labels[train], CALIBRATION_IMAGES)]
+    labels = manifest.labels[val]
+    losses = []
+    for recipe in RECIPES:
+        _quantize(before, manifest, chosen, target, recipe)
+        after = _logits(_predictor(target, before.sidecar), manifest, val, "int8: scores")
+        loss = _loss(recipe, len(chosen), logits, after, labels)
+        logger.info("int8: {}", loss)
+        if loss.worst <= max_loss:
+            return loss, after
+        losses.append(loss)
+    raise ExportError(
+        f"int8 loses more than {max_loss} on val: " + "; ".join(map(str, losses)),
+        expected=f"acc_top1 and f1_macro at most {max_loss} below those of fp32",
+        mend="use model.onnx, which is intact; or allow more with --max-loss "
+        "(export.int8_max_loss); no int8 file was written",
+    )
+
+
+def _quantize(
+    before: Predictor, manifest: Manifest, chosen: Indices, target: Path, recipe: Recipe
+) -> None:
+    spec = before.spec
+    with progress("int8: calibrate") as report:
+
+        def tensor_of(position: int) -> npt.NDArray[np.float32]:
+            report(position, len(chosen))
+            image = read_image(manifest.file(int(chosen[position])))
+            return spec.normalize(spec.resize_image(image)[None])
+
+        quantize(before.path, target, recipe, len(chosen), tensor_of)
+
+
+def _predictor(path: Path, sidecar: Sidecar) -> Predictor:
+    session = open_session(path)
+    check_shapes(session, sidecar, path)
+    return Predictor(session, sidecar, path)
+
+
+def _logits(predictor: Predictor, manifest: Manifest, rows: Indices, title: str) -> Logits:
+    def load(row: np.int64) -> npt.NDArray[np.uint8]:
+        return predictor.spec.resize_image(read_image(manifest.file(int(row))))
+
+    loaded = map_ahead(load, rows, threads=available_cores(), ahead=2 * _BATCH)
+    parts: list[Logits] = []
+    with progress(title) as report, contextlib.closing(loaded):
+        while batch := list(itertools.islice(loaded, _BATCH)):
+            parts.append(predictor.logits(np.stack(batch)))
+            report(len(parts) * _BATCH, len(rows))
+    return np.concatenate(parts)
+
+
+def _loss(recipe: Recipe, chosen: int, fp32: Logits, int8: Logits, labels: Indices) -> Loss:
+    answers = [logits.argmax(axis=1) for logits in (fp32, int8)]
+    once = np.ones((1, len(labels)))
+    scores = [
+        weighted_scores(labels, answer, None, once, fp32.shape[1]).headline for answer in answers
+    ]
+    named = [{name: float(item[name][0]) for name in _SCORES} for item in scores]
+    changed = int((answers[0] != answers[1]).sum())
+    return Loss(recipe.name, chosen, len(labels), named[0], named[1], changed)
+
+
+def _time(
+    before: Predictor,
+    after: Predictor,
+    manifest: Manifest,
+    val: Indices,
+    size: int,
+    stopwatch: MeasureSpeedUp,
+) -> SpeedUp:
+    rows = np.resize(val, size)  # again from the start when there are fewer
+    images = [before.spec.resize_image(read_image(manifest.file(int(row)))) for row in rows]
+    tensor = before.spec.normalize(np.stack(images))
+    return stopwatch(
+        lambda: before.run(tensor), lambda: after.run(tensor), batch=size, pairs=_TIMED[size]
+    )
+
+
+def _require_faster(loss: Loss, speed: tuple[SpeedUp, ...]) -> None:
+    if all(item.low > 1 for item in speed):
+        return
+    raise ExportError(
+        "int8 is not faster than fp32 here (fp32, int8): "
+        f"{'; '.join(map(str, speed))}; on val: {loss}",
+        expected="less time at every batch size, beyond what chance explains",
+        mend="use model.onnx, which is intact; or export on the kind of processor that will run "
+        "it (VNNI or AMX make int8 fast), with nothing else running; no int8 file was written",
+    )
+
+
+def _sidecar(
+    fp32: Sidecar,
+    after: Predictor,
+    name: str,
+    calibration: Calibration | None,
+    loss: Loss,
+    speed: tuple[SpeedUp, ...],
+) -> Sidecar:
+    model: dict[str, Any] = {
+        **fp32.model,
+        "sha256": sha256_of(after.path),
+        "file": name,
+        "precision": "int8",
+        "golden_tolerance": INT8_TOLERANCE,
+    }
+    quantization = {
+        "recipe": loss.recipe,
+        "calibration_images": loss.calibration_images,
+        "of_model": fp32.model["sha256"],
+        "val_images": loss.images,
+        "fp32": loss.fp32,
+        "int8": loss.int8,
+        "changed_classes": loss.changed,
+        "speed": [item.to_json() for item in speed],
+        "measured_on": {**machine(), "cores_of_machine": os.cpu_count()},
+    }
+    return replace(
+        fp32,
+        model=model,
+        provenance={**fp32.provenance, "quantization": quantization},
+        golden=make_golden(fp32.spec, after.logits),
+        calibration=calibration,
+    )
