@@ -108,7 +108,7 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
             run = _finish(config, folder, index, hardware, best, data.workers)
         # The run is whole by now: a refusal of int8 takes nothing from it.
         if config.export.precision == "int8":
-            with _stage(folder, "export_int8"):
+            with stage(folder, "export_int8"):
                 export_int8(folder.path, max_loss=config.export.int8_max_loss)
             return load_run(folder.path)
         return run
