@@ -405,6 +405,7 @@ def server(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a server, and a database made anew, on a busy machine
 @pytest.mark.promise("R12")
 def test_mlflow_holds_the_rows_of_metrics_csv(
     server: tuple[str, Any], folder_data: Path, tmp_path: Path
@@ -445,6 +446,7 @@ def test_mlflow_holds_the_rows_of_metrics_csv(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a server, and a database made anew, on a busy machine
 @pytest.mark.promise("R6")
 def test_a_server_that_vanishes_in_mid_run_does_not_stop_training(
     server: tuple[str, subprocess.Popen[bytes]], folder_data: Path, tmp_path: Path, log: list[str]

@@ -19,7 +19,7 @@ from classifier_training.trackers.base import Outcome, TrackedRun, Tracker
 if TYPE_CHECKING:
     from wandb import Run
 
-_Mode = Literal["online", "offline"]
+_Mode = Literal["online", "offline", "disabled"]
 _KEY_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 _MODES = ("auto", "online", "offline")
 # Seconds that the start and the end of a run may wait for the server.
@@ -71,15 +71,18 @@ class WandbTracker(Tracker):
         """Open the run; without an answer of the server within seconds, offline."""
         import wandb
 
-        mode: _Mode = "online" if self._is_online() else "offline"
+        mode = self._chosen_mode()
         try:
             self._run = self._open(run, mode)
         except wandb.Error as error:
-            if mode == "offline":
+            if mode != "online":
                 raise
             logger.warning("W&B: {}; going on offline", " ".join(str(error).split()))
+            wandb.teardown()  # else its process still holds the id
             self._run = self._open(run, "offline")
-        if self._run.offline:
+        if mode == "disabled":
+            logger.info("W&B: disabled by WANDB_MODE")
+        elif self._run.offline:
             logger.info("W&B: offline; upload with: wandb sync {}", shlex.quote(self._run_folder()))
         else:
             logger.info("W&B: {}", self._run.url)
@@ -144,11 +147,16 @@ class WandbTracker(Tracker):
                 ),
             )
 
-    def _is_online(self) -> bool:
-        asked = os.environ.get("WANDB_MODE", "")
-        if asked:
-            return asked == "online" or (asked not in ("offline", "dryrun", "disabled"))
-        return self._mode == "online" or (self._mode == "auto" and _has_key())
+    def _chosen_mode(self) -> _Mode:
+        """Choose the mode; online without a key would ask for one, and wait."""
+        asked = os.environ.get("WANDB_MODE") or self._mode
+        if asked == "disabled":
+            return "disabled"
+        if asked in ("auto", "online", "shared") and _has_key():
+            return "online"
+        if asked == "online":
+            logger.warning("W&B: there is no key (WANDB_API_KEY, wandb login); offline")
+        return "offline"
 
     def _run_folder(self) -> str:
         assert self._run is not None
