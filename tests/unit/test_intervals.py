@@ -302,6 +302,7 @@ ASSURED = {
     "table: 4 classes, 5x, 370 images": ("acc_top1", "acc_macro", "f1_macro"),
     "table: 10 classes, 20x, 2,000 images": ("acc_top1", "acc_macro", "f1_macro"),
     "table: 43 classes, 64x, 370 images, rare ones worse": ("acc_macro", "f1_macro"),
+    "table: 43 classes, even, 370 images": ("acc_macro", "f1_macro", "precision_macro"),
     "logits: 10 classes, 20x, 2,000 images, calibrated": ("loss", "auroc_macro"),
     "logits: 2 classes, 4x, 400 images, overconfident": ("loss", "ece", "auroc_macro"),
     "groups: 40 of 10 images": ("acc_top1", "acc_macro", "f1_macro", "mean of values"),

@@ -23,7 +23,7 @@ _CHUNK_IMAGES = 2_000_000
 
 # What is known of other classes counts in each row for so many images (how many answers are right)
 # and so many wrong answers (which classes they name). By coverage: benchmarks/interval_coverage.py.
-_PRIOR_IMAGES = 3.0
+_PRIOR_IMAGES = 4.0
 _PRIOR_ERRORS = 0.5
 # Classes are alike when their numbers of images differ by no more than about this factor.
 _ALIKE = math.e
@@ -140,14 +140,14 @@ class _SmoothedRows:
 
 
 def _recall_of_alike(sizes: Counts, hits: Counts) -> Floats:
-    """Return ``(C,)`` recall over the classes of about the same size, and half a hit of one image.
+    """Return ``(C,)`` recall over the classes of about the same size, and one hit of two images.
 
     Rare classes are often worse; the recall of all would lend errors to frequent classes, and these
     are so many images that the false alarms of all others would grow.
     """
     steps = np.log(np.maximum(sizes, 1)) / math.log(_ALIKE)
     weights = np.exp(-0.5 * (steps[:, None] - steps) ** 2)
-    found: Floats = (weights @ hits + 0.5) / (weights @ sizes + 1)
+    found: Floats = (weights @ hits + 1) / (weights @ sizes + 2)
     return found
 
 
