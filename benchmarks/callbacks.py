@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()  # overrides may follow options
     logger.remove()
     measured: dict[str, list[Timing]] = {way: [] for way in WAYS}
     for number in range(arguments.rounds):
