@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from classifier_training.report.evidence import LEVEL, Cause, Evidence, SplitScore
-from classifier_training.report.words import count, percent
+from classifier_training.report.words import percent
 
 _LEAST_GAP = 0.03
 _LEAST_GAIN = 0.02  # of the errors that are left
