@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import json
 import re
@@ -12,6 +13,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from loguru import logger
 from typer.testing import CliRunner, Result
@@ -19,6 +21,10 @@ from typer.testing import CliRunner, Result
 from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.main import app
 from classifier_training.report import thumbnails
+from classifier_training.report.deployment import deployment_of
+from classifier_training.report.stored import read_stored
+from classifier_training.runtime.images import read_image
+from classifier_training.runtime.sidecar import Sidecar
 from tests.helpers.report_data import HOSTILE, named_run
 from tests.helpers.runs import tiny_train
 
@@ -279,3 +285,22 @@ def test_the_command_imports_no_torch(tiny_run: Run, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.stdout.split()[-2:] == ["0", "False"], done.stderr
+
+
+@pytest.mark.promise("X4")
+def test_the_code_to_copy_runs_and_gives_the_same_answers(
+    tiny_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = deployment_of(read_stored(tiny_run.folder.path))
+    assert deployment is not None
+    with (tiny_run.folder.evaluation("test") / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    spec = Sidecar.read(tiny_run.folder.sidecar).spec
+    root = Path(tiny_run.record["data_root"])
+    pixels = np.stack([spec.resize_image(read_image(root / row["path"])) for row in rows])
+    monkeypatch.chdir(tiny_run.folder.path)
+    names: dict[str, object] = {"pixels": pixels}
+
+    exec(deployment.without_package, names)  # what a reader copies
+
+    assert names["labels"] == [row["predicted"] for row in rows]

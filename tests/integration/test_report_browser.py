@@ -142,7 +142,7 @@ def test_a_cell_of_the_matrix_shows_its_images(
     assert shown_paths(browser) == expected
     title = browser.find_element(By.ID, "cell-title").text
     noun = "image" if len(expected) == 1 else "images"
-    assert " ".join(title.split()) == f"{cell[0]} taken for {cell[1]} : {len(expected)} {noun}"
+    assert " ".join(title.split()) == f"{cell[0]} taken for {cell[1]}: {len(expected)} {noun}"
     images = browser.find_elements(By.CSS_SELECTOR, "#cell-tiles img")
     assert len(images) == len(expected)
     assert all(image.get_property("naturalWidth") for image in images)

@@ -51,8 +51,8 @@ def _confused_pair(
         title=f"{a} and {b} are mistaken for each other",
         share=more / evidence.errors,
         evidence=f"{seen:,} of {count(evidence.errors, 'error')} are between them ({a} taken for "
-        f"{b} {count(there, 'time')}, {b} for {a} {count(back, 'time')}); "
-        f"{seen - more:.1f} would be by chance",
+        f"{b} {count(there, 'time')}, {b} for {a} {count(back, 'time')}); by chance it would be "
+        f"{seen - more:.1f}",
         action="look at these images: either some labels are wrong, or what tells the two apart is "
         "lost at this image size; add images of both that differ in nothing else",
         command=f"classifier suspects {evidence.run}",

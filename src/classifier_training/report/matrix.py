@@ -19,7 +19,7 @@ MOST_LISTED = 4000
 _MOST_NAMED = 60  # classes whose names fit beside the matrix
 _MOST_COUNTED = 45  # classes whose counts fit into its cells
 _MOST_PAIRS = 12
-_LETTER = 6.4
+_LETTER = 6.8
 
 
 @dataclass(frozen=True)

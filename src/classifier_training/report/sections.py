@@ -15,7 +15,7 @@ from classifier_training.report.content import (
     Table,
 )
 from classifier_training.report.stored import EvaluatedSplit, StoredReportData
-from classifier_training.report.words import Interval, count
+from classifier_training.report.words import Interval, count, quoted_name
 
 _MOST_ITEMS = 5
 _SEVERITIES = {"error": 0, "warning": 1, "note": 2}
@@ -133,7 +133,7 @@ def _counts_chart(per_class: Mapping[str, int]) -> Chart | None:
     return Chart(
         title="Training images of each class",
         summary=f"{count(len(ranked), 'class', 'classes')}, from {ranked[0][1]:,} "
-        f"({ranked[0][0]}) down to {low[1]:,} ({low[0]}).",
+        f"({quoted_name(ranked[0][0])}) down to {low[1]:,} ({quoted_name(low[0])}).",
         x_title="Classes, the most frequent first",
         x_ticks=(),
         y_ticks=tuple(Tick(frame.y(tick), f"{tick:g}") for tick in ticks),
