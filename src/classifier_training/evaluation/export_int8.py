@@ -140,7 +140,7 @@ def export_int8(
         speed = tuple(_time(before, after, manifest, val, size, stopwatch) for size in _TIMED)
         _require_faster(loss, speed)
         shipped = before.sidecar.calibration
-        calibration = shipped and refit_calibration(shipped, after_logits, labels)
+        calibration = None if shipped is None else refit_calibration(shipped, after_logits, labels)
         sidecar = _sidecar(before.sidecar, after, onnx.name, calibration, loss, speed)
     write_json(sidecar_file, sidecar.to_json())
     return Int8Export(onnx, sidecar_file, loss, speed)

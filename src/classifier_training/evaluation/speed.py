@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 
@@ -69,7 +70,7 @@ def measure_speed_up(
     return speed_up(seconds, batch=batch)
 
 
-def speed_up(seconds: Any, *, batch: int) -> SpeedUp:
+def speed_up(seconds: npt.NDArray[np.float64], *, batch: int) -> SpeedUp:
     """Summarise ``(P, 2)`` seconds: column 0 of the first model, 1 of the second."""
     ratios = np.sort(seconds[:, 0] / seconds[:, 1])
     # The distribution-free interval of a median: of P signs, so many may come out low by chance.
