@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -22,7 +23,13 @@ from classifier_training.models.normalize import Normalize
 from classifier_training.training.ema import Ema
 from classifier_training.training.finite import FiniteGuard, require_finite_weights
 from classifier_training.training.optimizers import build_optimizer, parameter_groups
-from classifier_training.training.rng import RngStates, restore_rng, rng_states
+from classifier_training.training.rng import (
+    RankState,
+    RngStates,
+    restore_rng,
+    rng_states,
+    share_of,
+)
 from classifier_training.training.schedule import WarmupCosine
 
 
@@ -159,7 +166,7 @@ class ClassifierModule(pl.LightningModule):
         require_finite_weights(self.state_dict().values(), "the weights")
         pack_card(checkpoint, self.card)
         checkpoint["steps"] = {"optimizer": self.optimizer_steps, "skipped": self.skipped_steps}
-        checkpoint["rng"] = rng_states(self.device)
+        checkpoint["ranks"] = self._gathered()
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {_plain_key(key): value for key, value in state.items()}
 
@@ -167,7 +174,9 @@ class ClassifierModule(pl.LightningModule):
         """Restore the step counts, and keep the random states for when training starts."""
         self.optimizer_steps = checkpoint["steps"]["optimizer"]
         self.skipped_steps = checkpoint["steps"]["skipped"]
-        self._rng = checkpoint["rng"]
+        own_share = share_of(checkpoint["ranks"], self.trainer.global_rank, self.trainer.world_size)
+        self._rng = own_share["rng"]
+        checkpoint["state_dict"].update(own_share["sums"])
         own = {_plain_key(key): key for key in self.state_dict()}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {own.get(key, key): value for key, value in state.items()}
@@ -189,6 +198,16 @@ class ClassifierModule(pl.LightningModule):
             own["lr"] = given["lr"] * factor(scheduler.last_epoch)
             own["weight_decay"] = given["weight_decay"]
             own["betas"] = tuple(self.config.optimizer.betas)
+
+    def _gathered(self) -> list[RankState]:
+        """Return what differs between processes, by rank; the rest they have in common."""
+        sums = self.train_scores.state_dict(prefix="train_scores.")
+        own = RankState(rng=rng_states(self.device), sums={k: v.cpu() for k, v in sums.items()})
+        if self.trainer.world_size == 1:
+            return [own]
+        gathered: list[Any] = [None] * self.trainer.world_size
+        dist.all_gather_object(gathered, own)
+        return gathered
 
     def _input(self, batch: Batch) -> Tensor:
         images: Tensor = self.normalize(batch.images)
