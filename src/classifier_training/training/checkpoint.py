@@ -114,16 +114,17 @@ class RunCheckpoint(Checkpoint):
         is_exact = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not is_exact or trainer.is_last_batch:
             if self._together.is_alone and self._signals.is_late(self._config.grace_s):
-                self._stop("the newest checkpoint")
+                self._stop(trainer, "the newest checkpoint")
             return
-        is_due = self._is_due(trainer.global_step)
-        received, is_due = self._together.largest(self._signals.received, is_due)
+        received, is_due = self._together.largest(
+            self._signals.received, self._is_due(trainer.global_step)
+        )
         if not received and not is_due:
             return
         self._publish(trainer, [self._run.last.name])
         if received:
             self._signals.adopt(received)
-            self._stop("everything up to the last optimiser step", is_saved=True)
+            self._stop(trainer, "everything up to the last optimiser step", is_saved=True)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -148,7 +149,7 @@ class RunCheckpoint(Checkpoint):
         total = sum(int(count) for count in trainer.num_val_batches)
         ahead = per_batch * (total - batch_idx - 1) + self._save_s
         if self._signals.is_late(self._config.grace_s, ahead=ahead):
-            self._stop("the newest checkpoint (the validation would have taken too long)")
+            self._stop(trainer, "the newest checkpoint (the validation would have taken too long)")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row, save once, and let best, top k and last follow in this order."""
@@ -163,7 +164,7 @@ class RunCheckpoint(Checkpoint):
         (received,) = self._together.largest(self._signals.received)
         if received:
             self._signals.adopt(received)
-            self._stop("everything up to the end of the epoch", is_saved=True)
+            self._stop(trainer, "everything up to the end of the epoch", is_saved=True)
 
     def write_history(self) -> None:
         """Write ``metrics.csv`` from the rows known here."""
@@ -247,7 +248,8 @@ class RunCheckpoint(Checkpoint):
         self._saved_at = time.monotonic()
         self._save_s = self._saved_at - started
 
-    def _stop(self, saved: str, *, is_saved: bool = False) -> NoReturn:
+    def _stop(self, trainer: pl.Trainer, saved: str, *, is_saved: bool = False) -> NoReturn:
+        self._together.part(trainer)
         self._signals.stop(saved, self._run.resume_command, is_saved=is_saved)
 
 

@@ -19,6 +19,9 @@ from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.loading import shared_heap
 from classifier_training.models.classifier import Classifier
 from classifier_training.training.checkpoint import RunCheckpoint
+from classifier_training.training.diverged import with_dump
+from classifier_training.training.failures import explain
+from classifier_training.training.finite import NonFiniteLossError
 from classifier_training.training.hardware import Hardware
 from classifier_training.training.module import ClassifierModule
 from classifier_training.training.resume import Start, adopt
@@ -61,7 +64,9 @@ def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
         card: What checkpoints say about the network.
 
     Raises:
-        DivergedError: The loss is not finite.
+        ClassifierTrainingError: A loader process died.
+        ConfigError: The memory does not suffice.
+        DivergedError: The loss is not finite; its batch is in ``diverged/``.
         InterruptedRunError: A signal stopped the run; it is saved.
         ResumeError: All is trained, but the best epoch is lost.
     """
@@ -78,7 +83,7 @@ def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
         )
         _announce(config, data)
         with signals, shared_heap():
-            _fit(trainer, module, data, last, folder)
+            _fit(trainer, module, parts, last, together)
         _report_steps(module, trainer)
     return {
         "epoch": checkpoint.best_epoch,
@@ -90,10 +95,11 @@ def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
 def _fit(
     trainer: pl.Trainer,
     module: ClassifierModule,
-    data: ImageDataModule,
+    parts: TrainingParts,
     start: Path | None,
-    folder: RunFolder,
+    together: Together,
 ) -> None:
+    folder, data = parts.folder, parts.data
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
     except SystemExit as error:
@@ -101,6 +107,15 @@ def _fit(
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         raise interrupted(signal.SIGINT, "the newest checkpoint", folder.resume_command) from error
+    except NonFiniteLossError as error:
+        raise with_dump(error, folder, data, module.global_rank) from error
+    except (RuntimeError, MemoryError) as error:
+        explained = explain(error, parts.config)
+        if explained is None:
+            raise
+        raise explained from error
+    finally:
+        together.end(trainer)
 
 
 def _is_trained(state: dict[str, Any], checkpoint: RunCheckpoint, config: Config) -> bool:

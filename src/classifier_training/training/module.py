@@ -21,7 +21,7 @@ from classifier_training.metrics.classification import ClassificationMetrics
 from classifier_training.models.classifier import Classifier
 from classifier_training.models.normalize import Normalize
 from classifier_training.training.ema import Ema
-from classifier_training.training.finite import FiniteGuard, require_finite_weights
+from classifier_training.training.finite import BatchPlace, FiniteGuard, require_finite_weights
 from classifier_training.training.optimizers import build_optimizer, parameter_groups
 from classifier_training.training.rng import (
     RankState,
@@ -88,6 +88,7 @@ class ClassifierModule(pl.LightningModule):
         self.optimizer_steps = 0
         self.skipped_steps = 0
         self._rng: RngStates = {}
+        self._place: BatchPlace | None = None
         if self.ema is not None:
             # A CPU counter and weights that no gradient reaches: nothing for DDP to broadcast.
             self._ddp_params_and_buffers_to_ignore = [
@@ -99,11 +100,15 @@ class ClassifierModule(pl.LightningModule):
         """The network whose scores count: the average when there is one."""
         return self.net if self.ema is None else self.ema.module
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Note where the batch stands, so that a bad one can be replayed."""
+        self._place = BatchPlace(self.current_epoch, batch_idx, rng_states(self.device))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the scalar loss of a batch."""
         logits = self.net(self._input(batch))
         loss: Tensor = self.loss(logits, batch.labels)
-        self.guard.observe(loss, batch.indices, self.global_step)
+        self.guard.observe(loss, batch.indices, self.global_step, self._place)
         self.train_scores.update(logits, batch.labels, loss)
         self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
         return loss

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from torch.distributed import ProcessGroup
+
+_PATIENCE_S = 10.0
 
 
 class Together:
@@ -17,11 +21,14 @@ class Together:
 
     def __init__(self) -> None:
         self._group: ProcessGroup | None = None
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def connect(self, world_size: int) -> None:
         """Open the group; all processes call it at the same place."""
         if world_size > 1 and self._group is None:
-            self._group = dist.new_group(backend="gloo")
+            group = dist.new_group(backend="gloo")
+            assert isinstance(group, ProcessGroup)  # all processes are members
+            self._group = group
 
     @property
     def is_alone(self) -> bool:
@@ -44,7 +51,36 @@ class Together:
         dist.all_gather_object(gathered, value, group=self._group)
         return gathered
 
+    def part(self, trainer: pl.Trainer) -> None:
+        """Agree that this run ends here with an exit code that is not 0.
+
+        Lightning watches the processes that it started, and kills this one as soon as one of them
+        ends so; it must forget them before they do.
+        """
+        self._children += _forget_children(trainer)
+        self.wait()
+
+    def end(self, trainer: pl.Trainer) -> None:
+        """After a failure: let no process that Lightning started wait for this one for ever."""
+        failed = _forget_children(trainer)
+        for child in failed:
+            child.terminate()
+        for child in [*self._children, *failed]:
+            try:
+                child.wait(timeout=_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
     def wait(self) -> None:
         """Return when all processes are here."""
         if self._group is not None:
             dist.barrier(group=self._group)
+
+
+def _forget_children(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
+    """Take the processes that Lightning started out of the list that its observer looks at."""
+    known: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+    children = list(known)
+    known.clear()
+    return children
