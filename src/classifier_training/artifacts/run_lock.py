@@ -131,19 +131,18 @@ class RunLock:
         while True:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             self._has_kernel_lock = self._lock()
-            # Whoever held it may have removed the file between the two calls.
-            with contextlib.suppress(FileNotFoundError):
-                if os.fstat(self._descriptor).st_ino == self._path.stat().st_ino:
-                    break
-            self._close()
-        before = self._read()
+            before = _parsed(self._content())
+            if before is not None:
+                self._require_gone(before)
+            if self._is_in_place():
+                break
+            self._close()  # whoever held it removed the file in the meantime
         if before is not None:
-            self._require_gone(before)
             logger.warning("run: the lock of {} was left behind; it is taken over", before)
         self._write()
         if not self._has_kernel_lock:
             time.sleep(min(1.0, self._heartbeat_s))
-            now = self._read()
+            now = _parsed(self._content())
             if now is None or now.token != self._me.token:  # another one was a little later
                 raise _refusal(self._folder, now or self._me)
 
@@ -156,7 +155,7 @@ class RunLock:
         try:
             self._take(self._descriptor)
         except (BlockingIOError, PermissionError) as error:
-            raise _refusal(self._folder, self._read()) from error
+            raise _refusal(self._folder, _parsed(self._content())) from error
         except OSError as error:
             logger.debug("run: no kernel lock here ({}); the heartbeat decides", error)
             return False
@@ -174,22 +173,29 @@ class RunLock:
             "run: locked by {}; waiting up to {:.0f} s for a sign of life", holder, self._silence_s
         )
         until = time.monotonic() + self._silence_s
+        before = self._content()
         while time.monotonic() < until:
             time.sleep(min(1.0, self._silence_s / 10))
-            now = self._read()
-            if now is None:
+            if not self._is_in_place():
                 return  # it ended in peace
-            if now != holder:
-                raise _refusal(self._folder, now)
+            now = self._content()
+            if now != before:  # also when it is just being written
+                raise _refusal(self._folder, _parsed(now) or holder)
 
-    def _read(self) -> Holder | None:
+    def _is_in_place(self) -> bool:
+        try:
+            return os.fstat(self._descriptor).st_ino == self._path.stat().st_ino
+        except FileNotFoundError:
+            return False
+
+    def _content(self) -> bytes:
         # Not by another descriptor where there is a kernel lock: closing that one would drop it.
         try:
             if self._has_kernel_lock:
-                return _parsed(os.pread(self._descriptor, 4096, 0))
-            return _parsed(self._path.read_bytes())
+                return os.pread(self._descriptor, 4096, 0)
+            return self._path.read_bytes()
         except OSError:
-            return None
+            return b""
 
     def _write(self) -> None:
         data = json.dumps(asdict(self._me)).encode()

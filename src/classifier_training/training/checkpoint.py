@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
-import re
 import signal
 import time
 from pathlib import Path
@@ -40,7 +38,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         with replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
-            _require_plain(temporary)
+            require_plain(temporary)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
@@ -253,15 +251,17 @@ class RunCheckpoint(Checkpoint):
         self._signals.stop(saved, self._run.resume_command, is_saved=is_saved)
 
 
-def _require_plain(path: Path) -> None:
-    try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+def require_plain(path: Path) -> None:
+    """Refuse a file that could never be loaded again. Its tensors are not read.
+
+    Raises:
+        ConfigError: It holds a value that only running code could make.
+    """
+    found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    if found:
         raise ConfigError(
-            f"the checkpoint would hold a {found[1] if found else 'value'} that cannot be loaded "
-            "without running code",
+            f"the checkpoint would hold a {found[0]} that cannot be loaded without running code",
             expected="plain values and tensors in what every callback's state_dict returns",
             mend="turn that value into a Python number, string, list or dict, or switch the "
             "callback off",
-        ) from error
+        )
