@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from loguru import logger
 
+from classifier_training.artifacts.checkpoint import load_model
 from classifier_training.artifacts.run_folder import Run
 from classifier_training.artifacts.run_lock import RunLock
 from classifier_training.errors import (
@@ -27,11 +28,12 @@ from classifier_training.errors import (
     ResumeError,
 )
 from classifier_training.models.archive import damage_of, digest_of
+from classifier_training.models.normalize import Normalize
 from classifier_training.models.weights import read_checkpoint
 from classifier_training.training.checkpoint_files import CheckpointFiles
 from tests.helpers.checkpoints import differences, read, training_state
 from tests.helpers.data import write_folder
-from tests.helpers.observers import use
+from tests.helpers.observers import Watch, use
 from tests.helpers.runs import tiny_train
 from tests.helpers.training import build_parts, tiny_config, train_only
 
@@ -157,8 +159,6 @@ def test_a_bad_batch_is_written_whole_and_can_be_replayed(
     dump = read(path)
     assert str(path) in stopped.value.what
     assert (dump["step"], dump["epoch"], dump["batch"]) == (8, 1, 2)
-    from tests.helpers.observers import Watch
-
     seen = Watch.seen["batch"][8]  # looked at later: the epoch was finished first
     for name in ("images", "labels", "indices"):
         assert torch.equal(dump[name], getattr(seen, name)), name
@@ -166,6 +166,9 @@ def test_a_bad_batch_is_written_whole_and_can_be_replayed(
     assert dump["files"] == [manifest.describe(int(index)) for index in dump["indices"]]
     assert set(dump["rng"]) == {"cpu"}
     assert path.stat().st_size < 1 << 20
+    model = load_model(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    logits = model.network(Normalize(model.card.spec)(dump["images"]))
+    assert logits.shape == (8, 4)
 
 
 @pytest.mark.promise("R8")

@@ -82,8 +82,8 @@ def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
             config, parts.hardware, folder, checkpoint, parts.callbacks, parts.loggers
         )
         _announce(config, data)
-        with signals, shared_heap():
-            _fit(trainer, module, parts, last, together)
+        with signals, shared_heap(), together.ending(trainer):
+            _fit(trainer, module, parts, last)
         _report_steps(module, trainer)
     return {
         "epoch": checkpoint.best_epoch,
@@ -97,7 +97,6 @@ def _fit(
     module: ClassifierModule,
     parts: TrainingParts,
     start: Path | None,
-    together: Together,
 ) -> None:
     folder, data = parts.folder, parts.data
     try:
@@ -114,8 +113,6 @@ def _fit(
         if explained is None:
             raise
         raise explained from error
-    finally:
-        together.end(trainer)
 
 
 def _is_trained(state: dict[str, Any], checkpoint: RunCheckpoint, config: Config) -> bool:

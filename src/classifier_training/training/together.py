@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -60,22 +62,30 @@ class Together:
         self._children += _forget_children(trainer)
         self.wait()
 
-    def end(self, trainer: pl.Trainer) -> None:
-        """After a failure: let no process that Lightning started wait for this one for ever."""
-        failed = _forget_children(trainer)
-        for child in failed:
-            child.terminate()
-        for child in [*self._children, *failed]:
-            try:
-                child.wait(timeout=_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+    @contextlib.contextmanager
+    def ending(self, trainer: pl.Trainer) -> Iterator[None]:
+        """After a failure, let no process that Lightning started wait for this one for ever."""
+        try:
+            yield
+        except BaseException:
+            self._end(trainer)
+            raise
 
     def wait(self) -> None:
         """Return when all processes are here."""
         if self._group is not None:
             dist.barrier(group=self._group)
+
+    def _end(self, trainer: pl.Trainer) -> None:
+        left = _forget_children(trainer)
+        for child in left:
+            child.terminate()
+        for child in [*self._children, *left]:
+            try:
+                child.wait(timeout=_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
 
 
 def _forget_children(trainer: pl.Trainer) -> list[subprocess.Popen[bytes]]:
