@@ -29,7 +29,7 @@ from tests.helpers.checkpoints import differences, training_state
 from tests.helpers.data import write_folder
 from tests.helpers.runs import TINY
 
-_LIMIT_S = 240.0
+_LIMIT_S = 1800.0
 
 
 @dataclass(frozen=True)

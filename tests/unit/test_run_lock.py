@@ -198,3 +198,15 @@ def test_unfinished_files_of_dead_processes_go_and_nothing_else(tmp_path: Path) 
     assert remove_leftovers(tmp_path) == [left]
 
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+@pytest.mark.promise("R10")
+def test_reading_the_lock_file_does_not_open_the_lock(tmp_path: Path) -> None:
+    """Whoever copies the folder from within the run opens and closes every file of it."""
+    with RunLock(tmp_path / "run"):
+        (tmp_path / "run" / LOCK_NAME).read_bytes()
+        command = [sys.executable, "-c", _HOLDER, str(tmp_path / "run")]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert "ResumeError" in second.stderr
+    assert "held" not in second.stdout

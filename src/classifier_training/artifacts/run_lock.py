@@ -30,7 +30,17 @@ HEARTBEAT_S = 15.0
 # A machine that is gone has not written for this long while we looked.
 SILENCE_S = 3 * HEARTBEAT_S
 
-_held_here: set[Path] = set()
+_held_here: dict[Path, int] = {}
+
+
+def _leave_to_parent() -> None:
+    """In a forked process: let go of the lock files, or they would stay locked when it outlives."""
+    for descriptor in _held_here.values():
+        os.close(descriptor)
+    _held_here.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class RunLock:
         folder: The run folder; it need not exist.
         heartbeat_s: Seconds between two signs of life.
         silence_s: How long the holder on another machine must be silent to count as gone.
-        take: Locks an open file for this process, as ``fcntl.lockf`` does; tests replace it.
+        take: Locks an open file for this process, as ``fcntl.flock`` does; tests replace it.
     """
 
     def __init__(
@@ -83,7 +93,7 @@ class RunLock:
         self._path = folder / LOCK_NAME
         self._heartbeat_s = heartbeat_s
         self._silence_s = silence_s
-        self._take = take or _lockf
+        self._take = take or _flock
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         self._me = _myself()
         self._descriptor = -1
@@ -107,7 +117,7 @@ class RunLock:
             self._close()
             self._remove_made()
             raise
-        _held_here.add(place)
+        _held_here[place] = self._descriptor
         self._heart = threading.Thread(target=self._beat, name="run-lock", daemon=True)
         self._heart.start()
         return self
@@ -123,8 +133,8 @@ class RunLock:
             self._heart.join()
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
+        _held_here.pop(self._path.absolute(), None)
         self._close()
-        _held_here.discard(self._path.absolute())
         self._remove_made()
 
     def _acquire(self) -> None:
@@ -189,10 +199,7 @@ class RunLock:
             return False
 
     def _content(self) -> bytes:
-        # Not by another descriptor where there is a kernel lock: closing that one would drop it.
         try:
-            if self._has_kernel_lock:
-                return os.pread(self._descriptor, 4096, 0)
             return self._path.read_bytes()
         except OSError:
             return b""
@@ -242,7 +249,7 @@ def require_free(folder: Path) -> None:
     try:
         with path.open("r+b") as file:
             try:
-                _lockf(file.fileno())
+                _flock(file.fileno())
             except (BlockingIOError, PermissionError) as error:
                 data = file.read()
                 raise _refusal(folder, _parsed(data)) from error
@@ -250,9 +257,8 @@ def require_free(folder: Path) -> None:
         return
 
 
-def _lockf(descriptor: int) -> None:
-    """Lock for this process: loader processes, which are forked, do not inherit it."""
-    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _flock(descriptor: int) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _parsed(data: bytes) -> Holder | None:
