@@ -199,7 +199,8 @@ def test_lost_memory_processes_and_data_are_told_and_the_run_goes_on(
     assert type(stopped.value) is error
     assert stopped.value.exit_code == {"data": 3, "worker": 1}.get(how, 2)
     assert told in stopped.value.mend
-    assert saved == 6
+    # One batch is always loaded ahead: the epoch's last was there when the images vanished.
+    assert saved == (12 if how == "data" else 6)
     one, other = training_state(folder.last), training_state(whole.last)
     one["callbacks"] = {k: v for k, v in one["callbacks"].items() if "Crash" not in k}
     assert differences(one, other) == []
@@ -265,7 +266,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(
     for path in (tmp_path / "run" / "checkpoints").glob("*.ckpt"):
         path.write_bytes(path.read_bytes()[:-100])
 
-    with pytest.raises(ResumeError, match="no other checkpoint of this run is whole"):
+    with pytest.raises(ConfigError, match="no other checkpoint of this run is whole"):
         tiny_train(folder_data, tmp_path / "run", *_THREE)
 
 
@@ -291,7 +292,7 @@ def test_a_malicious_checkpoint_is_refused_and_nothing_executed(
             shutil.copy(tmp_path / "evil.ckpt", path)
         extra = [*_THREE]
 
-    with pytest.raises((ConfigError, ResumeError), match="no file of plain tensors"):
+    with pytest.raises(ConfigError, match="no file of plain tensors"):
         tiny_train(folder_data, tmp_path / "run", *extra)
 
     assert not (tmp_path / "executed").exists()

@@ -42,9 +42,8 @@ def find_start(
     It is read and checked here; Lightning reads it a second time, to restore it.
 
     Raises:
-        ConfigError: The given checkpoint is missing or damaged.
-        ResumeError: It does not fit the configuration, or is none of ours; or all checkpoints of
-            the run are damaged.
+        ConfigError: The given checkpoint is missing or damaged, or all those of the run are.
+        ResumeError: It does not fit the configuration, or is none of ours.
     """
     found = _newest_valid(folder)
     if found is None and config.start_checkpoint:
@@ -132,7 +131,7 @@ def _newest_valid(folder: RunFolder) -> tuple[Path, dict[str, Any]] | None:
             logger.warning("run: {} is whole, but not what this run wrote there", path)
         return path, content
     if damage is not None:
-        raise ResumeError(
+        raise ConfigError(
             f"{damage.what}; no other checkpoint of this run is whole",
             expected=f"one whole checkpoint in {folder.checkpoints}",
             mend="put one back from a copy, or train anew in another hydra.run.dir",
