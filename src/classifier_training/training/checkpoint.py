@@ -119,9 +119,10 @@ class RunCheckpoint(Checkpoint):
         )
         if not received and not is_due:
             return
-        self._publish(trainer, [self._run.last.name])
         if received:
             self._signals.adopt(received)
+        self._publish(trainer, [self._run.last.name])
+        if received:
             self._stop(trainer, "everything up to the last optimiser step", is_saved=True)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
