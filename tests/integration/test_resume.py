@@ -281,7 +281,8 @@ def test_last_is_last_and_best_is_best(monitor: str, folder_data: Path, tmp_path
     assert read(folder.best)["epoch"] == scores.index(wanted)
     assert not (tmp_path / "here").exists()
     kept = sorted(path.name for path in folder.checkpoints.iterdir())
-    assert kept == sorted(["best.ckpt", f"epoch={scores.index(wanted):04d}.ckpt", "last.ckpt"])
+    epoch = f"epoch={scores.index(wanted):04d}.ckpt"
+    assert kept == sorted(["best.ckpt", epoch, "last.ckpt", "manifest.json"])
 
 
 @pytest.mark.promise("R5")

@@ -154,3 +154,11 @@ def test_huge_learning_rate_ends_as_divergence(folder_data: Path, tmp_path: Path
 
     assert "learning_rate" in stopped.value.mend
     assert not list((tmp_path / "run").rglob("*.ckpt"))
+
+
+@pytest.mark.promise("T6")
+def test_large_weights_are_finite() -> None:
+    """The square of 1e30 is beyond float32."""
+    require_finite_weights([torch.full((3,), 1e30)], "the weights")
+    with pytest.raises(DivergedError):
+        require_finite_weights([torch.tensor([1e30, float("nan")])], "the weights")

@@ -12,6 +12,7 @@ from classifier_training.artifacts.identity import (
     Identity,
     adopt_changes,
     check_folder,
+    is_extension,
     start_record,
 )
 from classifier_training.artifacts.run_folder import RunFolder
@@ -186,3 +187,41 @@ def test_small_learning_rates_survive_the_stored_configuration(folder: RunFolder
         place = replace(folder, path=folder.path / str(number))
         start_record(place, identity(optimizer__learning_rate=rate), {})
         assert check_folder(place, identity(optimizer__learning_rate=rate)) is not None
+
+
+@pytest.mark.promise("R4")
+@pytest.mark.parametrize(
+    ("target", "is_free"),
+    [
+        ("classifier_training.callbacks.dataset_statistics.DatasetStatistics", True),
+        ("lightning.pytorch.callbacks.LearningRateMonitor", True),
+        ("classifier_training.callbacks.early_stopping.EarlyStopping", False),
+        ("lightning.pytorch.callbacks.GradientAccumulationScheduler", False),
+        ("os.path.join", False),
+    ],
+)
+def test_callbacks_that_only_watch_may_come_and_go(
+    folder: RunFolder, target: str, is_free: bool
+) -> None:
+    with_it = identity(callbacks={"more": {"_target_": target, "every": 1}})
+    without = identity(callbacks={})
+    start_record(folder, with_it, {})
+
+    if is_free:
+        assert check_folder(folder, without) is not None
+        assert any("callbacks.more" in line for line in adopt_changes(folder, without))
+    else:
+        assert "callbacks.more" in refusal(folder, without).what
+
+
+@pytest.mark.promise("R4")
+@pytest.mark.parametrize("key", ["every_n_steps", "every_minutes", "grace_s", "save_top_k"])
+def test_when_a_run_is_saved_may_change(folder: RunFolder, key: str) -> None:
+    start_record(folder, identity(checkpoint={"monitor": "val/loss", key: 1}), {})
+    other = identity(checkpoint={"monitor": "val/loss", key: 2})
+
+    assert check_folder(folder, other) is not None
+    (line,) = adopt_changes(folder, other)
+    assert line == f"checkpoint.{key}: 1 -> 2"
+    assert not is_extension(line)
+    assert is_extension("trainer.max_epochs: 2 -> 4")

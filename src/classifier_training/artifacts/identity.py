@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import sys
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +15,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from classifier_training.artifacts.observer import Observer
 from classifier_training.artifacts.run_folder import SCHEMA_VERSION, RunFolder
+from classifier_training.config.targets import KNOWN
 from classifier_training.errors import ResumeError
 from classifier_training.runtime.files import write_json, write_text
 
@@ -22,6 +26,10 @@ from classifier_training.runtime.files import write_json, write_text
 FREE_KEYS = (
     "allow_modules",
     "callbacks.progress",
+    "checkpoint.every_minutes",
+    "checkpoint.every_n_steps",
+    "checkpoint.grace_s",
+    "checkpoint.save_top_k",
     "data.cache",
     "data.cache_dir",
     "data.corrections",
@@ -45,6 +53,21 @@ FREE_KEYS = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
+# Lightning's callbacks that only watch. Ours say so themselves, by their base.
+_LIGHTNING_OBSERVERS = tuple(
+    f"lightning.pytorch.callbacks.{name}"
+    for name in (
+        "DeviceStatsMonitor",
+        "LearningRateMonitor",
+        "ModelCheckpoint",
+        "ModelSummary",
+        "OnExceptionCheckpoint",
+        "RichModelSummary",
+        "SpikeDetection",
+        "ThroughputMonitor",
+    )
+)
+_LONGER = "trainer.max_epochs"
 _OURS = ("checkpoints", "config.yaml", "evaluation", "metrics.csv", "model.onnx")
 _SHOWN = 12
 
@@ -136,9 +159,12 @@ def adopt_changes(folder: RunFolder, identity: Identity) -> list[str]:
 
 def _differences(folder: RunFolder, identity: Identity, record: dict[str, Any]) -> list[str]:
     lines = []
-    for key, old, new in _changed(_stored_config(folder), identity.config):
-        is_longer = key == "trainer.max_epochs" and isinstance(old, int) and new > old
-        if not (below(key, FREE_KEYS) or is_longer):
+    stored = _stored_config(folder)
+    for key, old, new in _changed(stored, identity.config):
+        is_longer = key == _LONGER and isinstance(old, int) and new > old
+        if not (
+            below(key, FREE_KEYS) or is_longer or _is_of_observer(key, stored, identity.config)
+        ):
             lines.append(f"{key}: {new!r} here, {old!r} in the run")
     if record["data_fingerprint"] != identity.fingerprint:
         lines.append(
@@ -146,6 +172,37 @@ def _differences(folder: RunFolder, identity: Identity, record: dict[str, Any]) 
             f"{record['data_fingerprint'][:12]} in the run (images, labels or splits changed)"
         )
     return lines
+
+
+def is_extension(change: str) -> bool:
+    """Say whether a line of :func:`adopt_changes` makes the run longer.
+
+    That changes the learning rate of every step to come: such a run equals neither the one that
+    was begun nor one that was as long from the start.
+    """
+    return change.startswith(f"{_LONGER}: ")
+
+
+def _is_of_observer(key: str, *configs: dict[str, Any]) -> bool:
+    """Whether a key belongs to a callback that only watches, in each of the configurations."""
+    section, _, rest = key.partition(".")
+    if section != "callbacks":
+        return False
+    entries = [(config.get(section) or {}).get(rest.partition(".")[0]) for config in configs]
+    return all(entry is None or _observes(entry) for entry in entries)
+
+
+def _observes(entry: Any) -> bool:
+    target = entry.get("_target_") if isinstance(entry, dict) else None
+    if not isinstance(target, str):
+        return False
+    module, _, name = target.rpartition(".")
+    if target.startswith("classifier_training.") and target in KNOWN["callbacks"]:
+        importlib.import_module(module)
+    # A class that only a stored file names is not imported for that.
+    cls = getattr(sys.modules.get(module), name, None)
+    is_ours = isinstance(cls, type) and issubclass(cls, Observer)
+    return is_ours or target in _LIGHTNING_OBSERVERS
 
 
 def _stored_config(folder: RunFolder) -> dict[str, Any]:

@@ -63,6 +63,11 @@ class RunFolder:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def diverged(self) -> Path:
+        """Folder of batches whose loss was not finite."""
+        return self.path / "diverged"
+
+    @property
     def manifest(self) -> Path:
         """Table of all images with their splits."""
         return self.path / "data" / "manifest.csv"

@@ -192,10 +192,13 @@ class EmaConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """Which epochs are kept."""
+    """Which epochs are kept, and when else the run is saved."""
 
     monitor: Text
     save_top_k: Annotated[int, Field(ge=0)]
+    every_n_steps: PositiveInt | None
+    every_minutes: Annotated[float, Field(gt=0)] | None
+    grace_s: Annotated[float, Field(gt=0)]
 
 
 class CalibrationConfig(Section):

@@ -88,6 +88,15 @@ class ImageDataModule(pl.LightningDataModule):
             world_size=self.trainer.world_size if self.trainer else 1,
         )
 
+    def batch_of(self, epoch: int, number: int) -> Batch:
+        """Make a training batch of this process anew, as it was in training.
+
+        Raises:
+            ClassifierTrainingError: An image cannot be read any more.
+        """
+        draws = list(self.sampler(epoch=epoch))[number]
+        return unwrap(self._training_data().__getitems__(draws))
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training loader, at the position that the checkpoint was saved at."""
         epoch, start_batch = self._start

@@ -12,6 +12,7 @@ from loguru import logger
 from torch import Tensor, nn
 
 from classifier_training.errors import ConfigError
+from classifier_training.models.archive import damage_of
 from classifier_training.models.backbones import BACKBONES, Backbone
 
 PUBLISHED = "DEFAULT"
@@ -87,11 +88,18 @@ def read_state_dict(path: Path) -> StateDict:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of plain types with ``weights_only=True``, on the CPU.
 
+    Its checksums are compared first: a flipped bit is damage, not a weight.
+
     Raises:
         ConfigError: Missing, damaged, or a pickle that would run code.
     """
     try:
+        damage = damage_of(path)
+        if damage is not None:
+            raise _unreadable(path, damage)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except ConfigError:
+        raise
     except FileNotFoundError as error:
         raise ConfigError(
             f"the weights file {path} does not exist",

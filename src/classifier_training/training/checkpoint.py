@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-import pickle
-import re
-import shutil
 import signal
+import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
@@ -22,9 +19,12 @@ from classifier_training.artifacts.history import History, write_history
 from classifier_training.artifacts.observer import Observer
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.metric_names import mode_of
+from classifier_training.config.schema import CheckpointConfig
 from classifier_training.errors import ConfigError, DivergedError, ResumeError
-from classifier_training.runtime.files import replacing, sync
+from classifier_training.runtime.files import replacing
+from classifier_training.training.checkpoint_files import CheckpointFiles
 from classifier_training.training.signals import StopSignals, interrupted
+from classifier_training.training.together import Together
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -40,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         with replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
-            _require_plain(temporary)
+            require_plain(temporary)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
@@ -54,26 +54,30 @@ class RunCheckpoint(Checkpoint):
     """Keeps ``last``, ``best`` and the top k, and the rows of ``metrics.csv``.
 
     It saves (a) after an epoch, when validation, early stopping and all scores are done, and (b)
-    when a signal asks for a stop, after an optimiser step that is not the epoch's last. A save in
-    a validation hook would lose that epoch's score on resume, one inside an accumulation window
-    its gradients.
+    inside an epoch, after an optimiser step that is not the epoch's last: when a signal asks for a
+    stop, and every so many steps or minutes. A save in a validation hook would lose that epoch's
+    score on resume, one inside an accumulation window its gradients.
 
     Args:
         run: Where files go.
-        monitor: Metric that decides which epoch is best.
-        save_top_k: How many epochs are kept by name.
+        config: What decides which epoch is best, and when to save.
         signals: Says whether a stop was asked for.
+        together: Connects the processes of the run.
     """
 
     def __init__(
-        self, run: RunFolder, *, monitor: str, save_top_k: int, signals: StopSignals
+        self, run: RunFolder, config: CheckpointConfig, signals: StopSignals, together: Together
     ) -> None:
         super().__init__()
         self._run = run
-        self._monitor = monitor
-        self._sign = 1.0 if mode_of(monitor) == "max" else -1.0
-        self._top_k = save_top_k
+        self._config = config
+        self._sign = 1.0 if mode_of(config.monitor) == "max" else -1.0
         self._signals = signals
+        self._together = together
+        self._files = CheckpointFiles(run.checkpoints)
+        self._saved_at = time.monotonic()
+        self._save_s = 0.0
+        self._validation_started = 0.0
         self.rows: list[dict[str, float]] = []
         self.best_epoch = -1
         self.best_score = float("nan")
@@ -81,10 +85,12 @@ class RunCheckpoint(Checkpoint):
         self._is_stopped_early = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the signals from Lightning, and bring ``metrics.csv`` to the restored epoch."""
+        """Take over the signals from Lightning, and bring the files to the restored epoch."""
         self._signals.install()
         if trainer.received_sigterm:  # while Lightning was setting up
             raise interrupted(signal.SIGTERM, "what was saved before", self._run.resume_command)
+        self._together.connect(trainer.world_size)
+        self._saved_at = time.monotonic()
         # A run that goes on from another folder brings that folder's state but not its files.
         self._kept = {
             name: score
@@ -94,7 +100,7 @@ class RunCheckpoint(Checkpoint):
         if not self._run.best.exists():
             self.best_epoch, self.best_score = -1, float("nan")
         if trainer.is_global_zero:
-            self.write_history()
+            self.tidy()
             self.tell(trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it untyped
 
     def on_train_batch_end(
@@ -105,14 +111,47 @@ class RunCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save and stop, if a signal asks for it and this is a point to go on from."""
-        if not self._signals.stop_asked:
+        """Save at a point to go on from, if it is time or a signal asks for it; then also stop."""
+        is_exact = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not is_exact or trainer.is_last_batch:
+            if self._together.is_alone and self._signals.is_late(self._config.grace_s):
+                self._stop(trainer, "the newest checkpoint")
             return
-        is_last = trainer.is_last_batch
-        steps_now = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if steps_now and not is_last:
-            trainer.save_checkpoint(self._run.last)
-            self._signals.stop(self._run.resume_command)
+        received, is_due = self._together.largest(
+            self._signals.received, self._is_due(trainer.global_step)
+        )
+        if not received and not is_due:
+            return
+        if received:
+            self._signals.adopt(received)
+        self._publish(trainer, [self._run.last.name])
+        if received:
+            self._stop(trainer, "everything up to the last optimiser step", is_saved=True)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._validation_started = time.monotonic()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop without saving, if validation would outlast the grace that a signal leaves.
+
+        Several processes need not have the same number of batches here; they always finish.
+        """
+        if not self._signals.received or not self._together.is_alone:
+            return
+        per_batch = (time.monotonic() - self._validation_started) / (batch_idx + 1)
+        total = sum(int(count) for count in trainer.num_val_batches)
+        ahead = per_batch * (total - batch_idx - 1) + self._save_s
+        if self._signals.is_late(self._config.grace_s, ahead=ahead):
+            self._stop(trainer, "the newest checkpoint (the validation would have taken too long)")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row, save once, and let best, top k and last follow in this order."""
@@ -121,12 +160,14 @@ class RunCheckpoint(Checkpoint):
         epoch = trainer.current_epoch
         self.rows.append({"epoch": epoch, "step": trainer.global_step, **row})
         self._is_stopped_early = trainer.should_stop
-        self._save(trainer, epoch, row[self._monitor])
+        self._save_epoch(trainer, epoch, row[self._config.monitor])
         if trainer.is_global_zero:
             self.write_history()
             self.tell(trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it untyped
-        if self._signals.stop_asked:
-            self._signals.stop(self._run.resume_command)
+        (received,) = self._together.largest(self._signals.received)
+        if received:
+            self._signals.adopt(received)
+            self._stop(trainer, "everything up to the end of the epoch", is_saved=True)
 
     def write_history(self) -> None:
         """Write ``metrics.csv`` from the rows known here."""
@@ -137,10 +178,18 @@ class RunCheckpoint(Checkpoint):
         """Show the observers what is recorded; on the first process only."""
         if not self.rows:
             return
-        history = History(list(self.rows), self._monitor, self.best_epoch)
+        history = History(list(self.rows), self._config.monitor, self.best_epoch)
         for callback in callbacks:
             if isinstance(callback, Observer):
                 callback.on_epoch_recorded(self._run, history)
+
+    def tidy(self) -> None:
+        """Finish what a kill cut short after the last save: pruning, and ``metrics.csv``."""
+        past = {f"epoch={int(row['epoch']):04d}.ckpt" for row in self.rows}
+        there = {path.name for path in self._run.checkpoints.glob("epoch=*.ckpt")}
+        self._files.drop_unfinished()
+        self._files.prune(sorted((past & there) - self._kept.keys()))
+        self.write_history()
 
     def require_best(self) -> None:
         """Refuse to end a run whose best epoch is lost.
@@ -173,10 +222,15 @@ class RunCheckpoint(Checkpoint):
         self.best_score = state_dict["best_score"]
         self._kept = state_dict["kept"]
 
-    def _save(self, trainer: pl.Trainer, epoch: int, score: float) -> None:
+    def _is_due(self, step: int) -> bool:
+        steps, minutes = self._config.every_n_steps, self._config.every_minutes
+        is_time = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        return is_time or (steps is not None and step % steps == 0)
+
+    def _save_epoch(self, trainer: pl.Trainer, epoch: int, score: float) -> None:
         if math.isnan(score):
             raise DivergedError(
-                f"{self._monitor} of epoch {epoch} is not a number",
+                f"{self._config.monitor} of epoch {epoch} is not a number",
                 expected="a finite score",
                 mend="a lower optimizer.learning_rate, or trainer.precision=32-true",
             )
@@ -186,43 +240,42 @@ class RunCheckpoint(Checkpoint):
         name = f"epoch={epoch:04d}.ckpt"
         self._kept[name] = score
         ranked = sorted(self._kept, key=lambda key: (-self._sign * self._kept[key], key))
-        dropped = ranked[self._top_k :]
+        dropped = ranked[self._config.save_top_k :]
         for key in dropped:
             del self._kept[key]
-        # The state above is part of what is saved.
-        saved = self._run.checkpoints / "saving.ckpt"
-        trainer.save_checkpoint(saved)
-        if not trainer.is_global_zero:
-            return
-        if name in self._kept:
-            _link(saved, self._run.checkpoints / name)
-        if is_best:
-            _link(saved, self._run.best)
-        os.replace(saved, self._run.last)  # noqa: PTH105
-        sync(self._run.checkpoints)
-        for key in dropped:
-            (self._run.checkpoints / key).unlink(missing_ok=True)
+        # The state above is part of what is saved. Last comes last: a kill in between leaves the
+        # epoch to be trained again, to the same best.
+        names = [name] * (name in self._kept) + [self._run.best.name] * is_best
+        self._publish(trainer, [*names, self._run.last.name])
+        if trainer.is_global_zero:
+            self._files.prune(dropped)
+
+    def _publish(self, trainer: pl.Trainer, names: list[str]) -> None:
+        """Save once, under these names; when it returns, that is so for all processes."""
+        started = time.monotonic()
+        trainer.save_checkpoint(self._files.saving)
+        if trainer.is_global_zero:
+            self._files.publish(names, epoch=trainer.current_epoch, step=trainer.global_step)
+        self._together.wait()
+        self._saved_at = time.monotonic()
+        self._save_s = self._saved_at - started
+
+    def _stop(self, trainer: pl.Trainer, saved: str, *, is_saved: bool = False) -> NoReturn:
+        self._together.part(trainer)
+        self._signals.stop(saved, self._run.resume_command, is_saved=is_saved)
 
 
-def _require_plain(path: Path) -> None:
-    try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+def require_plain(path: Path) -> None:
+    """Refuse a file that could never be loaded again. Its tensors are not read.
+
+    Raises:
+        ConfigError: It holds a value that only running code could make.
+    """
+    found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    if found:
         raise ConfigError(
-            f"the checkpoint would hold a {found[1] if found else 'value'} that cannot be loaded "
-            "without running code",
+            f"the checkpoint would hold a {found[0]} that cannot be loaded without running code",
             expected="plain values and tensors in what every callback's state_dict returns",
             mend="turn that value into a Python number, string, list or dict, or switch the "
             "callback off",
-        ) from error
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name atomically, as a hard link where the file system has them."""
-    with replacing(target) as temporary:
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
+        )

@@ -19,10 +19,13 @@ from classifier_training.artifacts.identity import (
     absolute_data_root,
     adopt_changes,
     check_folder,
+    is_extension,
     start_record,
 )
+from classifier_training.artifacts.leftovers import remove_leftovers
 from classifier_training.artifacts.provenance import git_state, machine, versions
 from classifier_training.artifacts.run_folder import Run, RunFolder, load_run
+from classifier_training.artifacts.run_lock import RunLock, require_free
 from classifier_training.artifacts.run_log import RunLog
 from classifier_training.config.schema import Config, TransformsConfig
 from classifier_training.data.checks.preflight import CheckedData, check_index
@@ -63,7 +66,11 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
     Raises:
         ClassifierTrainingError: What the user can mend; see ``errors``.
     """
-    with RunLog() as log:
+    with RunLog() as log, contextlib.ExitStack() as held:
+        # Distributed training runs this command again in each further process.
+        is_main = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+        if is_main:
+            require_free(folder.path)  # before the data is read, which may take long
         hardware = choose_hardware(config.trainer)
         pl.seed_everything(config.seed, verbose=False)
         exact_fp32()
@@ -72,12 +79,13 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         )
         index = checked.index
         identity = _identity(config, index, command)
-        # Distributed training runs this command again in each further process.
-        is_main = rank_zero_only.rank == 0  # type: ignore[attr-defined]
         record = check_folder(folder, identity) if is_main else folder.read_record()
         if is_main and record is not None and _is_finished(record, config):
             logger.info("{} is finished; nothing to do", folder.path)
             return Run(folder, record)
+        if is_main:
+            held.enter_context(RunLock(folder.path))
+            record = check_folder(folder, identity)  # another process may have begun it meanwhile
 
         # Everything that can be refused is built before anything is written.
         spec = preprocess_spec(config)
@@ -99,6 +107,7 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
             train_network(parts, card)
             return load_run(folder.path)
         record = _open_run(folder, identity, record, hardware)
+        remove_leftovers(folder.path)
         log.open(folder.log)
         with status(folder), tracking(folder, loggers):
             _write_data(folder, checked, spec)
@@ -295,6 +304,10 @@ def _open_run(
         logger.info("run: going on with {} in {}", record["id"], folder.path)
         for change in changes:
             logger.warning("run: changed since it began: {}", change)
+            if is_extension(change):
+                logger.warning(
+                    "run: a longer run has another schedule: this is no bit-equal continuation"
+                )
     logger.info(
         "hardware: {}, precision {} ({})",
         hardware.device.name,

@@ -19,11 +19,15 @@ from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.loading import shared_heap
 from classifier_training.models.classifier import Classifier
 from classifier_training.training.checkpoint import RunCheckpoint
+from classifier_training.training.diverged import with_dump
+from classifier_training.training.failures import explain
+from classifier_training.training.finite import NonFiniteLossError
 from classifier_training.training.hardware import Hardware
 from classifier_training.training.module import ClassifierModule
-from classifier_training.training.resume import adopt, saved_state
+from classifier_training.training.resume import Start, adopt
 from classifier_training.training.signals import StopSignals, interrupted
 from classifier_training.training.start import build_loss
+from classifier_training.training.together import Together
 from classifier_training.training.trainer import build_trainer
 
 
@@ -49,7 +53,7 @@ class TrainingParts:
     data: ImageDataModule
     callbacks: list[Callback]
     loggers: list[Logger]
-    start: Path | None
+    start: Start | None
 
 
 def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
@@ -60,28 +64,26 @@ def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
         card: What checkpoints say about the network.
 
     Raises:
-        DivergedError: The loss is not finite.
+        ClassifierTrainingError: A loader process died.
+        ConfigError: The memory does not suffice.
+        DivergedError: The loss is not finite; its batch is in ``diverged/``.
         InterruptedRunError: A signal stopped the run; it is saved.
         ResumeError: All is trained, but the best epoch is lost.
     """
     config, folder, data = parts.config, parts.folder, parts.data
     signals = StopSignals()
-    checkpoint = RunCheckpoint(
-        folder,
-        monitor=config.checkpoint.monitor,
-        save_top_k=config.checkpoint.save_top_k,
-        signals=signals,
-    )
+    together = Together()
+    checkpoint = RunCheckpoint(folder, config.checkpoint, signals, together)
     last = None if parts.start is None else adopt(parts.start, folder)
-    if last is None or not _is_trained(last, checkpoint, config):
+    if parts.start is None or not _is_trained(parts.start.state, checkpoint, config):
         loss = build_loss(config, data.manifest)
         module = ClassifierModule(parts.network, loss, card, config, data.manifest.describe)
         trainer = build_trainer(
             config, parts.hardware, folder, checkpoint, parts.callbacks, parts.loggers
         )
         _announce(config, data)
-        with signals, shared_heap():
-            _fit(trainer, module, data, last, folder)
+        with signals, shared_heap(), together.ending(trainer):
+            _fit(trainer, module, parts, last)
         _report_steps(module, trainer)
     else:  # it may have been stopped between its last save and its last picture
         checkpoint.tell(parts.callbacks)
@@ -95,32 +97,38 @@ def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
 def _fit(
     trainer: pl.Trainer,
     module: ClassifierModule,
-    data: ImageDataModule,
+    parts: TrainingParts,
     start: Path | None,
-    folder: RunFolder,
 ) -> None:
+    folder, data = parts.folder, parts.data
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
     except SystemExit as error:
         # What Lightning makes of SIGINT before training starts, and of a second one.
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        raise interrupted(signal.SIGINT, "the last whole epoch", folder.resume_command) from error
+        raise interrupted(signal.SIGINT, "the newest checkpoint", folder.resume_command) from error
+    except NonFiniteLossError as error:
+        raise with_dump(error, folder, data, module.global_rank) from error
+    except (RuntimeError, MemoryError) as error:
+        explained = explain(error, parts.config)
+        if explained is None:
+            raise
+        raise explained from error
 
 
-def _is_trained(start: Path, checkpoint: RunCheckpoint, config: Config) -> bool:
+def _is_trained(state: dict[str, Any], checkpoint: RunCheckpoint, config: Config) -> bool:
     """Say whether nothing is left to train, and if so restore what the checkpoint knows.
 
     Raises:
         ResumeError: All is trained, but the best epoch is lost.
     """
-    state = saved_state(start)
     done = len(state["rows"])
     if not state["stopped_early"] and done < config.trainer.max_epochs:
         return False
     checkpoint.load_state_dict(state)
     checkpoint.require_best()
-    checkpoint.write_history()
+    checkpoint.tidy()
     return True
 
 

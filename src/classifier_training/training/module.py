@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -20,9 +21,15 @@ from classifier_training.metrics.classification import ClassificationMetrics
 from classifier_training.models.classifier import Classifier
 from classifier_training.models.normalize import Normalize
 from classifier_training.training.ema import Ema
-from classifier_training.training.finite import FiniteGuard, require_finite_weights
+from classifier_training.training.finite import BatchPlace, FiniteGuard, require_finite_weights
 from classifier_training.training.optimizers import build_optimizer, parameter_groups
-from classifier_training.training.rng import RngStates, restore_rng, rng_states
+from classifier_training.training.rng import (
+    RankState,
+    RngStates,
+    restore_rng,
+    rng_states,
+    share_of,
+)
 from classifier_training.training.schedule import WarmupCosine
 
 
@@ -81,6 +88,7 @@ class ClassifierModule(pl.LightningModule):
         self.optimizer_steps = 0
         self.skipped_steps = 0
         self._rng: RngStates = {}
+        self._place: BatchPlace | None = None
         if self.ema is not None:
             # A CPU counter and weights that no gradient reaches: nothing for DDP to broadcast.
             self._ddp_params_and_buffers_to_ignore = [
@@ -100,11 +108,15 @@ class ClassifierModule(pl.LightningModule):
         """
         return self.val_scores.summed_confusion
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Note where the batch stands, so that a bad one can be replayed."""
+        self._place = BatchPlace(self.current_epoch, batch_idx, rng_states(self.device))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the scalar loss of a batch."""
         logits = self.net(self._input(batch))
         loss: Tensor = self.loss(logits, batch.labels)
-        self.guard.observe(loss, batch.indices, self.global_step)
+        self.guard.observe(loss, batch.indices, self.global_step, self._place)
         self.train_scores.update(logits, batch.labels, loss)
         self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
         return loss
@@ -167,7 +179,7 @@ class ClassifierModule(pl.LightningModule):
         require_finite_weights(self.state_dict().values(), "the weights")
         pack_card(checkpoint, self.card)
         checkpoint["steps"] = {"optimizer": self.optimizer_steps, "skipped": self.skipped_steps}
-        checkpoint["rng"] = rng_states(self.device)
+        checkpoint["ranks"] = self._gathered()
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {plain_key(key): value for key, value in state.items()}
 
@@ -175,7 +187,9 @@ class ClassifierModule(pl.LightningModule):
         """Restore the step counts, and keep the random states for when training starts."""
         self.optimizer_steps = checkpoint["steps"]["optimizer"]
         self.skipped_steps = checkpoint["steps"]["skipped"]
-        self._rng = checkpoint["rng"]
+        own_share = share_of(checkpoint["ranks"], self.trainer.global_rank, self.trainer.world_size)
+        self._rng = own_share["rng"]
+        checkpoint["state_dict"].update(own_share["sums"])
         own = {plain_key(key): key for key in self.state_dict()}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {own.get(key, key): value for key, value in state.items()}
@@ -197,6 +211,16 @@ class ClassifierModule(pl.LightningModule):
             own["lr"] = given["lr"] * factor(scheduler.last_epoch)
             own["weight_decay"] = given["weight_decay"]
             own["betas"] = tuple(self.config.optimizer.betas)
+
+    def _gathered(self) -> list[RankState]:
+        """Return what differs between processes, by rank; the rest they have in common."""
+        sums = self.train_scores.state_dict(prefix="train_scores.")
+        own = RankState(rng=rng_states(self.device), sums={k: v.cpu() for k, v in sums.items()})
+        if self.trainer.world_size == 1:
+            return [own]
+        gathered: list[Any] = [None] * self.trainer.world_size
+        dist.all_gather_object(gathered, own)
+        return gathered
 
     def _input(self, batch: Batch) -> Tensor:
         images: Tensor = self.normalize(batch.images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,32 @@ from classifier_training.models.classifier import Classifier
 from classifier_training.models.weights import read_checkpoint
 from classifier_training.runtime.files import replacing
 from classifier_training.training.checkpoint import RunCheckpoint
+from classifier_training.training.checkpoint_files import CheckpointFiles
 from classifier_training.training.optimizers import parameter_groups
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that a run goes on from.
+
+    Attributes:
+        path: Where it lies.
+        state: What :class:`RunCheckpoint` keeps in it.
+    """
+
+    path: Path
+    state: dict[str, Any]
 
 
 def find_start(
     config: Config, folder: RunFolder, card: ModelCard, network: Classifier
-) -> Path | None:
+) -> Start | None:
     """Return the checkpoint to go on from, or None for a fresh start. Nothing is written.
 
+    It is read and checked here; Lightning reads it a second time, to restore it.
+
     Raises:
-        ConfigError: The given checkpoint is missing or damaged.
+        ConfigError: The given checkpoint is missing or damaged, or all those of the run are.
         ResumeError: It does not fit the configuration, or is none of ours.
     """
     found = _newest_valid(folder)
@@ -36,12 +53,21 @@ def find_start(
         return None
     path, checkpoint = found
     stored = unpack_card(checkpoint, path)
+    try:
+        state = _state_of(checkpoint)
+        trained = _trained(network, config, checkpoint)
+    except (KeyError, IndexError, TypeError) as error:
+        raise ResumeError(
+            f"{path} holds weights but no state of a training to go on with ({error!r})",
+            expected="checkpoints/last.ckpt, or another that a run saved by itself",
+            mend="start a new run from its weights: model.init_from",
+        ) from error
     for what, ours, theirs in (
         ("model", card.model_name, stored.model_name),
         ("classes", card.class_map.names, stored.class_map.names),
         ("preprocessing", card.spec, stored.spec),
         ("ema.enabled", card.averaged, stored.averaged),
-        ("number of trained tensors (model.freeze)", *_trained(network, config, checkpoint)),
+        ("number of trained tensors (model.freeze)", *trained),
     ):
         if ours != theirs:
             raise ResumeError(
@@ -50,8 +76,13 @@ def find_start(
                 mend="go on with the configuration of that run, or start a new run from its "
                 "weights: model.init_from",
             )
-    logger.info("run: going on from {}", path)
-    return path
+    logger.info(
+        "run: going on from {} (epoch {}, step {})",
+        path,
+        checkpoint["epoch"],
+        checkpoint["global_step"],
+    )
+    return Start(path, state)
 
 
 def _trained(
@@ -62,7 +93,7 @@ def _trained(
     return [len(group["params"]) for group in ours], [len(group["params"]) for group in stored]
 
 
-def adopt(start: Path, folder: RunFolder) -> Path:
+def adopt(start: Start, folder: RunFolder) -> Path:
     """Make a checkpoint the ``last`` of this folder, and the best of its past the ``best``.
 
     A best checkpoint of another moment (of a later epoch, or of some other run in that folder) is
@@ -71,42 +102,45 @@ def adopt(start: Path, folder: RunFolder) -> Path:
     Returns:
         The path of ``last``.
     """
-    if start == folder.last:
-        return start
+    if start.path == folder.last:
+        return start.path
     best = _best_beside(start)
     if best is None:
         folder.best.unlink(missing_ok=True)
     else:
         _copy(best, folder.best)
-    _copy(start, folder.last)
+    _copy(start.path, folder.last)
     return folder.last
-
-
-def saved_state(path: Path) -> dict[str, Any]:
-    """Return what :class:`RunCheckpoint` keeps in a checkpoint."""
-    return _state_of(read_checkpoint(path))
 
 
 def _newest_valid(folder: RunFolder) -> tuple[Path, dict[str, Any]] | None:
     """Return ``last``, or, if the disk lost it, the newest other whole checkpoint; with content."""
     others = sorted(folder.checkpoints.glob("epoch=*.ckpt"), reverse=True)
+    files = CheckpointFiles(folder.checkpoints)
     damage: ConfigError | None = None
     for path in (folder.last, *others, folder.best):
         if not path.exists():
             continue
         try:
-            return path, read_checkpoint(path)
+            content = read_checkpoint(path)
         except ConfigError as error:
-            logger.warning("run: {}", error.what)
+            logger.warning("run: {}; looking for the next newest", error.what)
             damage = damage or error
+            continue
+        if files.is_listed(path.name) and not files.is_ours(path):
+            logger.warning("run: {} is whole, but not what this run wrote there", path)
+        return path, content
     if damage is not None:
-        raise damage
+        raise ConfigError(
+            f"{damage.what}; no other checkpoint of this run is whole",
+            expected=f"one whole checkpoint in {folder.checkpoints}",
+            mend="put one back from a copy, or train anew in another hydra.run.dir",
+        ) from damage
     return None
 
 
-def _best_beside(start: Path) -> Path | None:
-    checkpoint = read_checkpoint(start)
-    state = _state_of(checkpoint)
+def _best_beside(given: Start) -> Path | None:
+    start, state = given.path, given.state
     epoch = state["best_epoch"]
     if epoch < 0:
         return None
@@ -134,6 +168,6 @@ def _state_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if source != target:
+    if source != target:  # a copy, no link: another run's file stays that run's
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)

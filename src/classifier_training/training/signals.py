@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -22,7 +23,8 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self._received: int | None = None
+        self._received = 0
+        self._received_at = 0.0
         self._before = {number: signal.getsignal(number) for number in _OURS}
 
     def __enter__(self) -> StopSignals:
@@ -39,9 +41,20 @@ class StopSignals:
                 signal.signal(number, handler)
 
     @property
-    def stop_asked(self) -> bool:
-        """Whether a signal arrived."""
-        return self._received is not None
+    def received(self) -> int:
+        """The number of the signal that arrived, 0 for none."""
+        return self._received
+
+    def adopt(self, number: int) -> None:
+        """Take over a signal that another process of the run received."""
+        if not self._received:
+            self._received, self._received_at = number, time.monotonic()
+
+    def is_late(self, grace_s: float, *, ahead: float = 0.0) -> bool:
+        """Say whether a signal arrived and its grace is over after ``ahead`` more seconds."""
+        if not self._received:
+            return False
+        return time.monotonic() + ahead - self._received_at > grace_s
 
     def install(self) -> None:
         """Handle both signals; call again after Lightning has put its own handlers in place."""
@@ -49,18 +62,28 @@ class StopSignals:
             if _is_main_thread():
                 signal.signal(number, self._remember)
 
-    def stop(self, resume_command: str) -> NoReturn:
-        """End the run after it was saved.
+    def stop(self, saved: str, resume_command: str, *, is_saved: bool) -> NoReturn:
+        """End the run.
+
+        Args:
+            saved: What is on the disk.
+            resume_command: What to type to go on.
+            is_saved: Whether it was saved because of the signal; then the time it took is told.
 
         Raises:
             InterruptedRunError: Always; its exit code is that of the signal.
         """
-        number = self._received or signal.SIGTERM
-        raise interrupted(number, "everything up to the last optimiser step", resume_command)
+        seconds = time.monotonic() - self._received_at
+        if is_saved:
+            logger.info("signals: saved {:.2f} s after the signal", seconds)
+            saved = f"{saved} ({seconds:.2f} s after the signal)"
+        raise interrupted(self._received or signal.SIGTERM, saved, resume_command)
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
-        if self._received is not None and number == signal.SIGINT:
+        if self._received and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self._received:
+            self._received_at = time.monotonic()
         self._received = number
         logger.warning("{}: saving at the next step, then stopping", signal.Signals(number).name)
 
@@ -74,7 +97,7 @@ def interrupted(number: int, saved: str, resume_command: str) -> InterruptedRunE
         resume_command: What to type to go on.
     """
     return InterruptedRunError(
-        f"stopped by {signal.Signals(number).name}; {saved} is saved",
+        f"stopped by {signal.Signals(number).name}; saved is {saved}",
         expected="the run to be continued later",
         mend=f"go on with: {resume_command}",
         exit_code=EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED,

@@ -1,0 +1,38 @@
+"""Temporary files that a killed process left in a run folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from loguru import logger
+
+# As runtime.files names them: .NAME.PID.tmp
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove the temporary files of processes that are gone, and return them.
+
+    Only by the holder of the folder's lock: on another machine its process would not be seen here.
+    """
+    removed = []
+    for path in sorted(folder.rglob(".*.tmp")):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and path.is_file() and not path.is_symlink() and not _is_alive(int(found[1])):
+            path.unlink(missing_ok=True)
+            removed.append(path)
+    if removed:
+        logger.info("run: {} unfinished files of a killed process removed", len(removed))
+    return removed
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,65 @@
+"""What the machine did to a run, told as an error that can be mended."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from classifier_training.config.schema import Config
+from classifier_training.errors import ClassifierTrainingError, ConfigError
+
+_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|not enough memory", re.IGNORECASE)
+_WORKER = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) "
+    r"(?:is (killed by signal: [^.]+)|(exited[^.]*))"
+)
+
+
+def explain(error: BaseException, config: Config) -> ClassifierTrainingError | None:
+    """Return what to tell instead of an error of torch; None for one that nothing is known about.
+
+    Args:
+        error: What training raised.
+        config: For what could be made smaller.
+    """
+    text = str(error)
+    is_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _NO_MEMORY.search(text)
+    worker = _WORKER.search(text)
+    if worker is not None:
+        return _worker_death(worker, config)
+    return _out_of_memory(text, config) if is_memory else None
+
+
+def _out_of_memory(text: str, config: Config) -> ConfigError:
+    size, batch = config.transforms.image_size, config.data.batch_size
+    batches = config.trainer.accumulate_grad_batches
+    smaller = max(1, batch // 2)
+    ways = [
+        f"data.batch_size={smaller} trainer.accumulate_grad_batches={2 * batches} "
+        "(the same step, half the memory)",
+        f"a smaller transforms.image_size than {size}",
+        "a smaller model",
+    ]
+    if config.trainer.precision == "32-true":
+        ways.insert(1, "trainer.precision=auto")
+    if not config.model.freeze:
+        ways.append("model.freeze=true")
+    return ConfigError(
+        f"the memory does not suffice for batches of {batch} images of {size} x {size}: "
+        f"{(text.splitlines() or ['out of memory'])[0][:300]}",
+        expected="a batch, its activations and gradients in the memory of the device",
+        mend=f"in a new hydra.run.dir: {'; or '.join(ways)}. What was saved before is whole",
+    )
+
+
+def _worker_death(found: re.Match[str], config: Config) -> ClassifierTrainingError:
+    how = found[2] or found[3]
+    return ClassifierTrainingError(
+        f"a process that loads images (pid {found[1].strip()}) was lost: {how.strip()}",
+        expected="loader processes that live as long as the run; a kill from outside is most often "
+        "the system's answer to too little memory",
+        mend="run the same command again to go on from the newest checkpoint, with fewer of them: "
+        f"data.num_workers=N (now {config.data.num_workers}), data.prefetch_factor=1 or "
+        "data.cache=none",
+    )
