@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import pickle
 import re
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from classifier_training.artifacts.history import write_history
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.metric_names import mode_of
 from classifier_training.errors import ConfigError, DivergedError, ResumeError
-from classifier_training.runtime.files import replacing, sync
+from classifier_training.runtime.files import drafting, duplicate, move, replacing
 from classifier_training.training.signals import StopSignals, interrupted
 
 
@@ -37,7 +35,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ConfigError: Something in it is no plain value, most likely the state of a callback.
         """
         with replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            _save(checkpoint, temporary)
             _require_plain(temporary)
 
     def load_checkpoint(
@@ -177,18 +175,28 @@ class RunCheckpoint(Checkpoint):
         for key in dropped:
             del self._kept[key]
         # The state above is part of what is saved.
-        saved = self._run.checkpoints / "saving.ckpt"
-        trainer.save_checkpoint(saved)
-        if not trainer.is_global_zero:
-            return
-        if name in self._kept:
-            _link(saved, self._run.checkpoints / name)
-        if is_best:
-            _link(saved, self._run.best)
-        os.replace(saved, self._run.last)  # noqa: PTH105
-        sync(self._run.checkpoints)
+        with drafting(self._run.checkpoints / "saving.ckpt") as saved:
+            trainer.save_checkpoint(saved)
+            if not trainer.is_global_zero:
+                return
+            if name in self._kept:
+                duplicate(saved, self._run.checkpoints / name)
+            if is_best:
+                duplicate(saved, self._run.best)
+            move(saved, self._run.last)
         for key in dropped:
             (self._run.checkpoints / key).unlink(missing_ok=True)
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    """Let a full or failing disk say so: torch would say "unexpected pos" in its place."""
+    try:
+        with path.open("wb") as file:
+            torch.save(checkpoint, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _require_plain(path: Path) -> None:
@@ -203,13 +211,3 @@ def _require_plain(path: Path) -> None:
             mend="turn that value into a Python number, string, list or dict, or switch the "
             "callback off",
         ) from error
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name atomically, as a hard link where the file system has them."""
-    with replacing(target) as temporary:
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
