@@ -3,7 +3,7 @@
 Run as a program: ``python refusing_mount.py OBJECTS MOUNT_POINT``; it stays in the foreground.
 """
 
-# ruff: noqa: PTH - a file system speaks the language of the system calls
+# ruff: noqa: PTH102, PTH106, PTH108, PTH118, PTH208
 from __future__ import annotations
 
 import errno

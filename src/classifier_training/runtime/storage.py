@@ -63,7 +63,8 @@ def probe(folder: Path) -> Abilities:
     """
     with tempfile.TemporaryDirectory(
         prefix=".probe-", dir=folder, ignore_cleanup_errors=True
-    ) as at:
+    ) as name:
+        at = Path(name)
         first, second = at / "first", at / "second"
         first.write_bytes(b"ab")
         second.write_bytes(b"cd")
