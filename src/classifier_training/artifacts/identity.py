@@ -40,6 +40,7 @@ FREE_KEYS = (
     "data.train_path",
     "data.val_path",
     "logging",
+    "output_uri",
     "resume",
     "trainer.log_every_n_steps",
     "trainer.profiler",

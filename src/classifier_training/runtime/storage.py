@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,14 +84,13 @@ def can_write_in_place(folder: Path) -> bool:
         OSError: No new file can be written there.
     """
     device = folder.stat().st_dev
-    with _lock:
-        if device not in _disk_like:
-            _disk_like[device] = probe(folder).is_disk_like
-        return _disk_like[device]
+    # No lock: a process that is forked while another thread holds it would wait for ever.
+    if device not in _disk_like:
+        _disk_like[device] = probe(folder).is_disk_like
+    return _disk_like[device]
 
 
 _disk_like: dict[int, bool] = {}
-_lock = threading.Lock()
 
 
 def nearest_existing(path: Path) -> Path:

@@ -23,6 +23,7 @@ from classifier_training.artifacts.identity import (
     check_folder,
     start_record,
 )
+from classifier_training.artifacts.mirror import open_mirror
 from classifier_training.artifacts.provenance import git_state, machine, versions
 from classifier_training.artifacts.run_folder import Run, RunFolder, load_run
 from classifier_training.artifacts.run_log import RunLog
@@ -70,10 +71,14 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         identity = _identity(config, index, command)
         # Distributed training runs this command again in each further process.
         is_main = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+        mirror = open_mirror(config.output_uri, folder) if is_main else None
+        if mirror is not None:
+            mirror.restore(identity)
         record = check_folder(folder, identity) if is_main else folder.read_record()
         if is_main and record is not None and _is_finished(record, config):
             logger.info("{} is finished; nothing to do", folder.path)
-            return Run(folder, record)
+            with mirror or contextlib.nullcontext():  # copies what is not there yet
+                return Run(folder, record)
 
         # Everything that can be refused is built before anything is written.
         spec = preprocess_spec(config)
@@ -96,7 +101,7 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
             return load_run(folder.path)
         record = _open_run(folder, identity, record, hardware)
         log.open(folder.log)
-        with _status(folder):
+        with mirror or contextlib.nullcontext(), _status(folder):
             _write_data(folder, checked, spec)
             with _stage(folder, "fit"):
                 best = train_network(parts, replace(card, run_id=record["id"]))
