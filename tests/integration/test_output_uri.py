@@ -94,7 +94,7 @@ def _contents(root: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.promise("R10")
+@pytest.mark.promise("R20")
 def test_the_copy_has_every_file_and_nothing_unfinished(tmp_path: Path) -> None:
     folder = _run_folder(tmp_path / "run")
     (folder.path / ".run.json.17.tmp").write_text("half")
@@ -110,7 +110,7 @@ def test_the_copy_has_every_file_and_nothing_unfinished(tmp_path: Path) -> None:
     assert copied == _contents(folder.path)
 
 
-@pytest.mark.promise("R10")
+@pytest.mark.promise("R20")
 def test_a_copy_that_does_not_return_what_was_written_is_mended(tmp_path: Path) -> None:
     folder, copy = _run_folder(tmp_path / "run"), tmp_path / "copy"
     with _mirror(f"file://{copy}", folder):
@@ -126,7 +126,7 @@ def test_a_copy_that_does_not_return_what_was_written_is_mended(tmp_path: Path) 
     assert (copy / "checkpoints" / "best.ckpt").read_text() == "best of 1"
 
 
-@pytest.mark.promise("R10")
+@pytest.mark.promise("R20")
 def test_a_store_that_stays_away_is_an_error_that_names_it(tmp_path: Path) -> None:
     folder = _run_folder(tmp_path / "run")
     (tmp_path / "copy").write_text("a file where the folder should be")
@@ -141,7 +141,7 @@ def test_a_store_that_stays_away_is_an_error_that_names_it(tmp_path: Path) -> No
     assert str(folder.path) in caught.value.what  # the run itself is whole
 
 
-@pytest.mark.promise("R10")
+@pytest.mark.promise("R20")
 def test_a_copy_of_another_run_or_a_newer_one_is_not_written_over(tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/copy"
     with _mirror(uri, _run_folder(tmp_path / "run", epochs=3)):
@@ -158,7 +158,7 @@ def test_a_copy_of_another_run_or_a_newer_one_is_not_written_over(tmp_path: Path
     assert _contents(tmp_path / "copy") == before
 
 
-@pytest.mark.promise("R10")
+@pytest.mark.promise("R20")
 @pytest.mark.parametrize(
     "uri",
     [
@@ -178,7 +178,7 @@ def test_secrets_and_places_that_are_none_are_refused_before_anything_is_written
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.promise("R10")
+@pytest.mark.promise("R20")
 def test_a_missing_package_is_named_before_anything_is_written(
     folder_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +191,7 @@ def test_a_missing_package_is_named_before_anything_is_written(
 
 
 @pytest.mark.slow
-@pytest.mark.promise("R10")
+@pytest.mark.promise("R20")
 def test_an_empty_machine_goes_on_from_s3_bit_by_bit(
     bucket: Bucket, folder_data: Path, tmp_path: Path
 ) -> None:
@@ -224,7 +224,7 @@ def test_an_empty_machine_goes_on_from_s3_bit_by_bit(
 
 
 @pytest.mark.slow
-@pytest.mark.promise("R10")
+@pytest.mark.promise("R20")
 def test_a_server_that_is_away_for_a_while_stops_nothing(
     bucket: Bucket, folder_data: Path, tmp_path: Path
 ) -> None:

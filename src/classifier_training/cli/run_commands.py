@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from classifier_training.cli.options import Debug
+from classifier_training.cli.options import DataRoot, Debug, RunArgument
 
 
 def train_command(context: typer.Context) -> None:
@@ -75,6 +75,36 @@ def doctor_command(
             config_dir=config_dir,
             steps=steps,
             json_file=json_file,
+            debug=debug,
+        )
+    )
+
+
+def reproduce_command(
+    run: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="New run folder; by default RUN_reproduced.")
+    ] = None,
+    data_root: DataRoot = None,
+    allow_module: Annotated[
+        list[str] | None,
+        typer.Option(help="A module whose classes the stored configuration may name again."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="By how much metrics may differ and still match.")
+    ] = 1e-3,
+    debug: Debug = False,
+) -> None:
+    """Train a run again from what it recorded; exit 5 when its numbers do not come again."""
+    from classifier_training.cli.reproduce import run_reproduce
+
+    raise typer.Exit(
+        run_reproduce(
+            run,
+            out=out,
+            data_root=data_root,
+            allow_modules=allow_module or [],
+            tolerance=tolerance,
             debug=debug,
         )
     )

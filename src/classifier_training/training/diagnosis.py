@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -24,7 +25,7 @@ _ASSUMED_CLASSES = 10
 
 
 def diagnose_training(
-    config: Config, index: DataIndex | None, *, times_steps: bool
+    config: Config, index: DataIndex | None, *, times_steps: bool, dev: Path = Path("/dev")
 ) -> list[Diagnosis]:
     """Look at device, precision, weights, shared memory, and what a step costs.
 
@@ -32,10 +33,11 @@ def diagnose_training(
         config: What would be trained.
         index: The data; None: unknown.
         times_steps: Whether a few steps are taken on random images.
+        dev: Where the operating system shows devices.
     """
     found = [_cuda(), _weights(config.model), _shared_memory(config)]
     try:
-        hardware = choose_hardware(config.trainer)
+        hardware = choose_hardware(config.trainer, dev=dev)
     except ConfigError as error:
         return [*found, Diagnosis("device", "fail", error.what, error.mend)]
     found += [_device(hardware), _precision(hardware)]
@@ -125,7 +127,7 @@ def _shared_memory(config: Config) -> Diagnosis:
     plan = LoaderPlan(resolve_workers(config.data.num_workers), config.data.prefetch_factor)
     need = plan.bytes(config.data.batch_size * 3 * config.transforms.image_size**2)
     what = f"{plan.workers} loader processes x {plan.prefetch} batches need {readable_bytes(need)}"
-    free = free_bytes(SHARED_MEMORY)
+    free = _free_bytes(SHARED_MEMORY)
     if free is None:
         return Diagnosis("shared memory", "ok", f"{what}; no {SHARED_MEMORY} here")
     found = f"{SHARED_MEMORY} has {readable_bytes(free)} free; {what}"
@@ -135,10 +137,8 @@ def _shared_memory(config: Config) -> Diagnosis:
     return Diagnosis("shared memory", "slow", found, mend)
 
 
-def free_bytes(place: Path) -> int | None:
+def _free_bytes(place: Path) -> int | None:
     """Return the free bytes of a file system; None where it does not exist."""
-    import shutil
-
     try:
         return shutil.disk_usage(place).free
     except OSError:
