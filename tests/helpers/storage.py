@@ -57,7 +57,7 @@ def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 280) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], timeout: float = 600) -> tuple[int, str]:
     """Return exit code and output."""
     try:
         output, _ = process.communicate(timeout=timeout)
@@ -71,7 +71,7 @@ def training(data: Path, run: Path, *overrides: str) -> list[str]:
     return ["train", *TINY, f"data.data_root={data}", *overrides, f"hydra.run.dir={run}"]
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300) -> None:
     """Wait until a running command has written a file."""
     deadline = time.monotonic() + seconds
     while not path.exists():

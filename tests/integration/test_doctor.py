@@ -152,7 +152,7 @@ class _Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.asked.append("GET")
 
-    def log_message(self, format: str, *arguments: object) -> None:
+    def log_message(self, *arguments: object) -> None:
         return
 
 

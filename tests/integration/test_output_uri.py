@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from classifier_training.artifacts.identity import Identity
 from classifier_training.artifacts.mirror import INVENTORY, Mirror
-from classifier_training.artifacts.object_store import ObjectStore
+from classifier_training.artifacts.object_store import ObjectStore, StoreError
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.errors import ClassifierTrainingError, ConfigError, ResumeError
 from classifier_training.runtime.files import write_json, write_text
@@ -67,7 +67,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     found = Bucket()
     for name, value in found.environment.items():
         monkeypatch.setenv(name, value)
-    found.files().mkdir("runs")
+    found.files().makedirs("runs", exist_ok=True)
     yield found
     found.go_away()
 
@@ -124,6 +124,41 @@ def test_a_copy_that_does_not_return_what_was_written_is_mended(tmp_path: Path) 
         pass
 
     assert (copy / "checkpoints" / "best.ckpt").read_text() == "best of 1"
+
+
+class _DyingStore(ObjectStore):
+    """Training saves the next epoch while best is being copied; then the machine is gone."""
+
+    def __init__(self, uri: str, folder: RunFolder) -> None:
+        super().__init__(uri)
+        self._run = folder
+        self._is_dead = False
+
+    def put(self, source: Path, name: str) -> None:
+        if self._is_dead:
+            raise StoreError("gone")
+        super().put(source, name)
+        if name == "checkpoints/best.ckpt":
+            write_text(self._run.checkpoints / "best.ckpt", "best of 2")
+            write_text(self._run.checkpoints / "last.ckpt", "last of 2")
+        self._is_dead = name == "checkpoints/last.ckpt"
+
+
+@pytest.mark.promise("R20")
+def test_a_copy_never_has_a_last_that_is_newer_than_its_best(tmp_path: Path) -> None:
+    folder = _run_folder(tmp_path / "run")
+    store = _DyingStore(f"file://{tmp_path}/copy", folder)
+
+    with (
+        pytest.raises(ClassifierTrainingError, match="gone"),
+        Mirror(store, folder, every_s=60, patience_s=0),
+    ):
+        pass
+
+    copied = _contents(tmp_path / "copy")
+    assert copied["checkpoints/best.ckpt"] == b"best of 1"
+    assert copied["checkpoints/last.ckpt"] == b"last of 1"
+    assert "run.json" not in copied  # which would say that there is a run
 
 
 @pytest.mark.promise("R20")
@@ -191,6 +226,7 @@ def test_a_missing_package_is_named_before_anything_is_written(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.promise("R20")
 def test_an_empty_machine_goes_on_from_s3_bit_by_bit(
     bucket: Bucket, folder_data: Path, tmp_path: Path
@@ -224,6 +260,7 @@ def test_an_empty_machine_goes_on_from_s3_bit_by_bit(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.promise("R20")
 def test_a_server_that_is_away_for_a_while_stops_nothing(
     bucket: Bucket, folder_data: Path, tmp_path: Path

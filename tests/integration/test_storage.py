@@ -50,6 +50,7 @@ def _require_whole(run: Path, epochs: int = 2) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.promise("R9")
 @pytest.mark.parametrize("kind", ["preloaded", "fuse"])
 def test_a_run_completes_where_nothing_can_be_renamed_or_appended(
@@ -76,6 +77,7 @@ def test_a_run_completes_where_nothing_can_be_renamed_or_appended(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.promise("R8")
 @pytest.mark.parametrize(
     ("fault", "said"), [("ENOSPC", "No space left on device"), ("EIO", "Input/output error")]
@@ -104,6 +106,7 @@ def test_a_disk_that_fails_in_mid_run_is_named_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.promise("R8")
 def test_a_full_disk_is_named_and_a_larger_one_is_gone_on_with(
     folder_data: Path, tmp_path: Path
@@ -126,6 +129,7 @@ def test_a_full_disk_is_named_and_a_larger_one_is_gone_on_with(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.promise("R8")
 def test_a_disk_that_turns_read_only_is_named_and_gone_on_with(
     folder_data: Path, tmp_path: Path

@@ -26,6 +26,7 @@ _HISTORY = "metrics.csv"
 _LAST = "checkpoints/last.ckpt"
 _LOG = "log.txt"
 _PRUNED = "checkpoints/epoch="
+_HELD = ".upload-"
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
 
@@ -66,7 +67,7 @@ class Mirror:
         store: ObjectStore,
         folder: RunFolder,
         *,
-        every_s: float = 2.0,
+        every_s: float = 10.0,
         patience_s: float = 300.0,
         grace_s: float = 20.0,
     ) -> None:
@@ -107,6 +108,8 @@ class Mirror:
             ) from error
 
     def __enter__(self) -> Mirror:
+        for left in self._folder.path.glob(f"{_HELD}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self._thread.start()
         logger.info("output_uri: copying to {}", self._store.uri)
         return self
@@ -190,14 +193,10 @@ class Mirror:
         what is at least as new, never an older best checkpoint or a missing artefact.
         """
         changed = self._changed()
-        names = [name for name in changed if name not in (_LAST, RUN_JSON)]
+        last_of_all = sorted(filter(_is_late, changed), key=lambda name: (name == RUN_JSON, name))
         with contextlib.ExitStack() as held:
-            late = {
-                name: held.enter_context(self._held(name))
-                for name in (_LAST, RUN_JSON)
-                if name in changed
-            }
-            for name in names:
+            late = {name: held.enter_context(self._held(name)) for name in last_of_all}
+            for name in changed.keys() - late.keys():
                 with self._held(name) as snapshot:
                     self._copy(snapshot, name)
             for name, snapshot in late.items():
@@ -229,7 +228,7 @@ class Mirror:
     def _held(self, name: str) -> Iterator[Path | None]:
         """Give a second name for what a file holds now, whatever takes its place; None if gone."""
         path = self._folder.path / name
-        with tempfile.TemporaryDirectory(prefix=".upload-", dir=self._folder.path) as folder:
+        with tempfile.TemporaryDirectory(prefix=_HELD, dir=self._folder.path) as folder:
             snapshot = Path(folder) / path.name
             try:
                 try:
@@ -324,6 +323,12 @@ class Mirror:
             total >> 20,
             self._store.uri,
         )
+
+
+def _is_late(name: str) -> bool:
+    """Whether a file speaks of others, which must be there before it."""
+    is_index = name.startswith("checkpoints/") and name.endswith(".json")
+    return name in (_LAST, RUN_JSON) or is_index
 
 
 def open_mirror(output_uri: str | None, folder: RunFolder) -> Mirror | None:
