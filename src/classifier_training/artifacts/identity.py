@@ -49,6 +49,7 @@ FREE_KEYS = (
     "data.val_path",
     "explain",
     "logging",
+    "output_uri",
     "resume",
     "trainer.log_every_n_steps",
     "trainer.profiler",

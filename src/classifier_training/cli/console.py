@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,6 +15,17 @@ from classifier_training.errors import (
     ClassifierTrainingError,
     ConfigError,
 )
+
+_ANY_DISK = ("a disk with space that can be read and written", "free space or mend the permissions")
+_DISK_MENDS = {
+    errno.ENOSPC: ("free space on that disk", "free some (classifier doctor shows how much)"),
+    errno.EDQUOT: ("space within your quota on that disk", "free some, or have the quota raised"),
+    errno.EROFS: (
+        "a disk that can be written",
+        "mount it for writing; after a fault of the disk the system mounts it read-only (dmesg)",
+    ),
+    errno.EIO: ("a disk or mount that works", "find out what failed (dmesg) and mend that"),
+}
 
 
 def set_up_logging(*, debug: bool) -> None:
@@ -52,10 +64,12 @@ def guarded(task: Callable[[], int], *, debug: bool = False) -> int:
 def _disk_error(error: OSError) -> ClassifierTrainingError:
     """Say what the operating system refused; checkpoints written before are whole."""
     place = f": {error.filename}" if error.filename else ""
+    expected, mend = _DISK_MENDS.get(error.errno or 0, _ANY_DISK)
     return ClassifierTrainingError(
         f"{error.strerror or error}{place}",
-        expected="a disk with space that can be read and written",
-        mend="free space or mend the permissions, then run the same command again",
+        expected=expected,
+        mend=f"{mend}, then run the same command again (a training run goes on from its last "
+        "checkpoint)",
     )
 
 

@@ -65,3 +65,65 @@ def runs_command(
             debug=debug,
         )
     )
+
+
+def doctor_command(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="As for train: data.data_root=PATH ...", show_default=False),
+    ] = None,
+    config_name: Annotated[str, typer.Option("--config-name", help="Root YAML.")] = "train",
+    config_dir: Annotated[
+        Path | None, typer.Option(help="A folder of YAML files of your own.", file_okay=False)
+    ] = None,
+    steps: Annotated[
+        bool, typer.Option(help="Take a few steps on random images, to estimate.")
+    ] = True,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write all to a JSON file.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Say whether this machine can train, and what slows it down; exit 2 when it cannot."""
+    from classifier_training.cli.doctor import run_doctor
+
+    raise typer.Exit(
+        run_doctor(
+            overrides or [],
+            root=config_name,
+            config_dir=config_dir,
+            steps=steps,
+            json_file=json_file,
+            debug=debug,
+        )
+    )
+
+
+def reproduce_command(
+    run: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="New run folder; by default RUN_reproduced.")
+    ] = None,
+    data_root: DataRoot = None,
+    allow_module: Annotated[
+        list[str] | None,
+        typer.Option(help="A module whose classes the stored configuration may name again."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="By how much metrics may differ and still match.")
+    ] = 1e-3,
+    debug: Debug = False,
+) -> None:
+    """Train a run again from what it recorded; exit 5 when its numbers do not come again."""
+    from classifier_training.cli.reproduce import run_reproduce
+
+    raise typer.Exit(
+        run_reproduce(
+            run,
+            out=out,
+            data_root=data_root,
+            allow_modules=allow_module or [],
+            tolerance=tolerance,
+            debug=debug,
+        )
+    )

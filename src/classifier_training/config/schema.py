@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from classifier_training.config.choices import ResizeMode
 from classifier_training.config.grouping import parse_group_by
+from classifier_training.config.output_uri import check_output_uri
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
@@ -240,6 +241,7 @@ class Config(Section):
     ckpt_path: Text | None
     task: TaskConfig
     allow_modules: list[Text]
+    output_uri: Text | None
     data: DataConfig
     transforms: TransformsConfig
     model: ModelConfig
@@ -254,6 +256,13 @@ class Config(Section):
     callbacks: dict[str, Target | None]
     logging: dict[str, Target | None]
     export: ExportConfig
+
+    @field_validator("output_uri")
+    @classmethod
+    def _output_uri_usable(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_output_uri(value)
+        return value
 
     @property
     def start_checkpoint(self) -> str | None:

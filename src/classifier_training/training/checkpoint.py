@@ -39,7 +39,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ConfigError: Something in it is no plain value, most likely the state of a callback.
         """
         with replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            _save(checkpoint, temporary)
             require_plain(temporary)
 
     def load_checkpoint(
@@ -253,9 +253,12 @@ class RunCheckpoint(Checkpoint):
     def _publish(self, trainer: pl.Trainer, names: list[str]) -> None:
         """Save once, under these names; when it returns, that is so for all processes."""
         started = time.monotonic()
-        trainer.save_checkpoint(self._files.saving)
-        if trainer.is_global_zero:
-            self._files.publish(names, epoch=trainer.current_epoch, step=trainer.global_step)
+        with self._files.saving() as draft:
+            trainer.save_checkpoint(draft)
+            if trainer.is_global_zero:
+                self._files.publish(
+                    draft, names, epoch=trainer.current_epoch, step=trainer.global_step
+                )
         self._together.wait()
         self._saved_at = time.monotonic()
         self._save_s = self._saved_at - started
@@ -263,6 +266,17 @@ class RunCheckpoint(Checkpoint):
     def _stop(self, trainer: pl.Trainer, saved: str, *, is_saved: bool = False) -> NoReturn:
         self._together.part(trainer)
         self._signals.stop(saved, self._run.resume_command, is_saved=is_saved)
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    """Let a full or failing disk say so: torch would say "unexpected pos" in its place."""
+    try:
+        with path.open("wb") as file:
+            torch.save(checkpoint, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def require_plain(path: Path) -> None:

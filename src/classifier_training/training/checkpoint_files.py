@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 from loguru import logger
 
 from classifier_training.models.archive import digest_of
-from classifier_training.runtime.files import replacing, write_json
+from classifier_training.runtime.files import drafting, duplicate, move, write_json
 
 MANIFEST = "manifest.json"
 # What a save is called until all its names are given; one that is found was cut short by a kill.
@@ -37,22 +35,23 @@ class CheckpointFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    @property
-    def saving(self) -> Path:
-        """Where a checkpoint is saved before :meth:`publish`."""
-        return self._folder / SAVING
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[Path]:
+        """Give the place where a checkpoint is saved before :meth:`publish`."""
+        with drafting(self._folder / SAVING) as draft:
+            yield draft
 
-    def publish(self, names: Iterable[str], *, epoch: int, step: int) -> None:
-        """Let the file at :attr:`saving` take these names, one after the other, each atomically."""
-        names = tuple(names)
-        self._note(names, epoch, step)
-        for name in names:
-            _link(self.saving, self._folder / name)
-        self.saving.unlink()
+    def publish(self, draft: Path, names: Sequence[str], *, epoch: int, step: int) -> None:
+        """Let a saved file take these names, one after the other, each atomically."""
+        self._note(draft, names, epoch, step)
+        *others, last = names
+        for name in others:
+            duplicate(draft, self._folder / name)
+        move(draft, self._folder / last)
 
     def drop_unfinished(self) -> None:
         """Remove a save that a kill kept from getting its names."""
-        self.saving.unlink(missing_ok=True)
+        (self._folder / SAVING).unlink(missing_ok=True)
 
     def prune(self, names: Iterable[str]) -> None:
         """Delete these files where they are what this run wrote under these names."""
@@ -77,10 +76,10 @@ class CheckpointFiles:
             return False
         return digest in {entry["digest"] for entry in self._noted().get(path.name, [])}
 
-    def _note(self, names: Iterable[str], epoch: int, step: int) -> None:
+    def _note(self, draft: Path, names: Sequence[str], epoch: int, step: int) -> None:
         entry = {
-            "digest": digest_of(self.saving),
-            "bytes": self.saving.stat().st_size,
+            "digest": digest_of(draft),
+            "bytes": draft.stat().st_size,
             "epoch": epoch,
             "step": step,
             "saved": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -102,14 +101,3 @@ class CheckpointFiles:
 
     def _exists(self, name: str) -> bool:
         return (self._folder / name).exists()
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name atomically, as a hard link where the file system has them."""
-    with replacing(target) as temporary:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)

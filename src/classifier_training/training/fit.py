@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from classifier_training.artifacts.identity import (
     start_record,
 )
 from classifier_training.artifacts.leftovers import remove_leftovers
+from classifier_training.artifacts.mirror import open_mirror
 from classifier_training.artifacts.provenance import git_state, machine, versions
 from classifier_training.artifacts.run_folder import Run, RunFolder, load_run
 from classifier_training.artifacts.run_lock import RunLock, require_free
@@ -79,12 +81,18 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         )
         index = checked.index
         identity = _identity(config, index, command)
+        mirror = open_mirror(config.output_uri, folder) if is_main else None
+        lock = RunLock(folder.path)
+        if mirror is not None:
+            held.enter_context(lock)  # what is brought back is written
+            mirror.restore(identity)
         record = check_folder(folder, identity) if is_main else folder.read_record()
         if is_main and record is not None and _is_finished(record, config):
             logger.info("{} is finished; nothing to do", folder.path)
-            return Run(folder, record)
-        if is_main:
-            held.enter_context(RunLock(folder.path))
+            with mirror or contextlib.nullcontext():  # copies what is not there yet
+                return Run(folder, record)
+        if is_main and mirror is None:
+            held.enter_context(lock)
             record = check_folder(folder, identity)  # another process may have begun it meanwhile
 
         # Everything that can be refused is built before anything is written.
@@ -109,18 +117,18 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         record = _open_run(folder, identity, record, hardware)
         remove_leftovers(folder.path)
         log.open(folder.log)
-        with status(folder), tracking(folder, loggers):
-            _write_data(folder, checked, spec)
-            with stage(folder, "fit"):
-                best = train_network(parts, replace(card, run_id=record["id"]))
-                folder.update_record({"best": best})
-            run = _finish(config, folder, index, hardware, best, data.workers)
-        # The run is whole by now: a refusal of int8 takes nothing from it.
-        if config.export.precision == "int8":
-            with stage(folder, "export_int8"):
-                export_int8(folder.path, max_loss=config.export.int8_max_loss)
-            return load_run(folder.path)
-        return run
+        with mirror or contextlib.nullcontext():
+            with status(folder), tracking(folder, loggers):
+                _write_data(folder, checked, spec)
+                with stage(folder, "fit"):
+                    best = train_network(parts, replace(card, run_id=record["id"]))
+                    folder.update_record({"best": best})
+                _finish(config, folder, index, hardware, best, data.workers)
+            # The run is whole by now: a refusal of int8 takes nothing from it.
+            if config.export.precision == "int8":
+                with stage(folder, "export_int8"):
+                    export_int8(folder.path, max_loss=config.export.int8_max_loss)
+        return load_run(folder.path)
 
 
 def train(overrides: Sequence[str], *, root: str = "train", out: Path | str) -> Run:
@@ -167,7 +175,7 @@ def _finish(
     hardware: Hardware,
     best: dict[str, Any],
     workers: int,
-) -> Run:
+) -> None:
     """Evaluate the best checkpoint as it lies on disk, export it, and close the record."""
     model = load_model(folder.best)
     with stage(folder, "evaluate"):
@@ -202,7 +210,6 @@ def _finish(
         progress("report") as on_images,
     ):
         logger.info("report: {}", write_report(folder.path, on_images=on_images))
-    return load_run(folder.path)
 
 
 def _evaluate(
