@@ -18,14 +18,17 @@ from loguru import logger
 
 from classifier_training.artifacts.identity import Identity, check_folder
 from classifier_training.artifacts.object_store import ObjectStore, StoreError, digest_of
-from classifier_training.artifacts.run_folder import RUN_JSON, RunFolder
+from classifier_training.artifacts.run_folder import RUN_JSON, SAVING_NAME, RunFolder
+from classifier_training.artifacts.run_lock import LOCK_NAME
 from classifier_training.errors import ClassifierTrainingError, ConfigError, ResumeError
 
 INVENTORY = "upload.json"
 _HISTORY = "metrics.csv"
 _LAST = "checkpoints/last.ckpt"
-_LOG = "log.txt"
-_PRUNED = "checkpoints/epoch="
+_CHECKPOINTS = "checkpoints/"
+_PRUNED = f"{_CHECKPOINTS}epoch="
+# Of this machine and moment.
+_TRANSIENT = (LOCK_NAME, f"{_CHECKPOINTS}{SAVING_NAME}")
 _HELD = ".upload-"
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
@@ -49,7 +52,7 @@ class _Stamp(NamedTuple):
 class Mirror:
     """Copies what changes in a run folder to an object store, from a thread of its own.
 
-    All files of a run are replaced as a whole, so the folder itself says what there is to do:
+    Files of a run are replaced as a whole (or grow), so the folder itself says what there is to do:
     nobody has to announce a file, the newest content wins, and training never waits. As a context
     manager it ends with everything copied and read back; after an error or a signal it takes at
     most ``grace_s`` for what is left.
@@ -232,7 +235,7 @@ class Mirror:
             snapshot = Path(folder) / path.name
             try:
                 try:
-                    if name == _LOG:  # the one file that grows
+                    if not name.startswith(_CHECKPOINTS):  # logs and tables of steps grow
                         raise OSError
                     os.link(path, snapshot)
                 except OSError:
@@ -246,8 +249,8 @@ class Mirror:
         found = {}
         for path in sorted(self._folder.path.rglob("*")):
             name = path.relative_to(self._folder.path).as_posix()
-            if any(part.startswith(".") for part in Path(name).parts):
-                continue  # not finished
+            if name in _TRANSIENT or any(part.startswith(".") for part in Path(name).parts):
+                continue
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
                 stamp = _Stamp(status.st_ino, status.st_mtime_ns, status.st_size)
@@ -327,7 +330,7 @@ class Mirror:
 
 def _is_late(name: str) -> bool:
     """Whether a file speaks of others, which must be there before it."""
-    is_index = name.startswith("checkpoints/") and name.endswith(".json")
+    is_index = name.startswith(_CHECKPOINTS) and name.endswith(".json")
     return name in (_LAST, RUN_JSON) or is_index
 
 

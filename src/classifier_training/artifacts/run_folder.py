@@ -12,6 +12,8 @@ from classifier_training.runtime.files import write_json
 from classifier_training.runtime.sidecar import ONNX_NAME, SIDECAR_NAME
 
 RUN_JSON = "run.json"
+# What a checkpoint is called until all its names are given; one that is found was cut short.
+SAVING_NAME = "saving.ckpt"
 SCHEMA_VERSION = 1
 
 

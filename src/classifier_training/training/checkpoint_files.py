@@ -12,12 +12,11 @@ from typing import Any
 
 from loguru import logger
 
+from classifier_training.artifacts.run_folder import SAVING_NAME
 from classifier_training.models.archive import digest_of
 from classifier_training.runtime.files import drafting, duplicate, move, write_json
 
 MANIFEST = "manifest.json"
-# What a save is called until all its names are given; one that is found was cut short by a kill.
-SAVING = "saving.ckpt"
 SCHEMA_VERSION = 1
 _REMEMBERED = 2
 
@@ -38,7 +37,7 @@ class CheckpointFiles:
     @contextlib.contextmanager
     def saving(self) -> Iterator[Path]:
         """Give the place where a checkpoint is saved before :meth:`publish`."""
-        with drafting(self._folder / SAVING) as draft:
+        with drafting(self._folder / SAVING_NAME) as draft:
             yield draft
 
     def publish(self, draft: Path, names: Sequence[str], *, epoch: int, step: int) -> None:
@@ -51,7 +50,7 @@ class CheckpointFiles:
 
     def drop_unfinished(self) -> None:
         """Remove a save that a kill kept from getting its names."""
-        (self._folder / SAVING).unlink(missing_ok=True)
+        (self._folder / SAVING_NAME).unlink(missing_ok=True)
 
     def prune(self, names: Iterable[str]) -> None:
         """Delete these files where they are what this run wrote under these names."""
