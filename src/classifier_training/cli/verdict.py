@@ -24,9 +24,11 @@ def show_verdict(run: Run) -> None:
             cells = [_cell(content["metrics"][name]) for name, _ in _SHOWN]
             baseline = f"{content['majority_class_accuracy']:.3f}"
             lines.append(_row(split, f"{content['images']:,}", *cells, baseline))
+    report = folder.path / "report.html"
     lines += [
         "(brackets: 95 % interval; majority class: accuracy of always answering it)",
         "",
+        *([f"{report}  all of it to look at, in a browser"] if report.is_file() else []),
         f"{folder.onnx}  the model, verified against the best checkpoint",
         f"{folder.sidecar}  its classes and preprocessing",
         f"{folder.path / 'evaluation'}  metrics, per-class table, prediction of each file",
