@@ -79,11 +79,13 @@ test-browser: $(READY) ## Open reports in a real browser (needs chromium and chr
 test-all: $(READY) ## Run the slow and the browser tests too, with coverage
 	$(PYTEST) -n $(JOBS) -m 'not gpu' --cov --cov-report=term $(ARGS)
 
-.PHONY: check
-check: $(READY) ## Lint, formatting, types, direction of imports, declared dependencies
+.PHONY: test-cov
+test-cov: $(READY) ## Run the fast tests with coverage, which must reach 85 %
+	$(PYTEST) -n $(JOBS) --cov --cov-report=term --cov-report=xml --cov-fail-under=85 $(ARGS)
+
+.PHONY: lint
+lint: $(READY) ## Lint, direction of imports, declared dependencies
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry src
 
@@ -91,6 +93,21 @@ check: $(READY) ## Lint, formatting, types, direction of imports, declared depen
 format: $(READY) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+.PHONY: format-check
+format-check: $(READY) ## Say whether the code is formatted
+	$(BIN)/ruff format --check .
+
+.PHONY: typecheck
+typecheck: $(READY) ## Check types
+	$(BIN)/mypy
+
+.PHONY: check
+check: lint format-check typecheck ## All that can be checked without running: lint, format-check, typecheck
+
+.PHONY: precommit
+precommit: $(READY) ## Run the hooks of pre-commit on all files
+	$(BIN)/pre-commit run --all-files
 
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks
@@ -111,6 +128,21 @@ lock: ## Make the locks from pyproject.toml (needs uv); UPGRADE=--upgrade for th
 	$(LOCK) --extra dev --output-file locks/dev.txt
 	$(LOCK) --extra train --constraint locks/dev.txt --output-file locks/train.txt
 	$(LOCK) --constraint locks/dev.txt --output-file locks/runtime.txt
+
+.PHONY: dist
+dist: $(READY) ## Build wheel and sdist into dist/
+	$(BIN)/python -m build --no-isolation
+
+# Tag of the local image: make build-local IMAGE=classifier-training:test
+IMAGE ?= classifier-training:latest
+
+.PHONY: build
+build: ## Build the training image in the cloud (needs gcloud) and push it
+	gcloud builds submit --config cloud/cloudbuild.yaml --substitutions "SHORT_SHA=$$(git rev-parse --short HEAD)"
+
+.PHONY: build-local
+build-local: ## Build the training image here (needs docker)
+	docker build --target train --tag $(IMAGE) .
 
 .PHONY: clean
 clean: ## Remove caches and build output; keeps .venv and runs
