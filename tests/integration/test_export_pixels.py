@@ -129,8 +129,10 @@ def test_a_graph_that_normalises_otherwise_leaves_no_file(
     run = Path(shutil.copytree(tiny_run.folder.path, tmp_path / "run"))
     before = sorted(path.name for path in run.iterdir())
 
+    from_array = numpy_helper.from_array
+
     def by_256(array: np.ndarray, name: str) -> onnx.TensorProto:
-        return numpy_helper.from_array(array + (name == "pixels_255"), name)
+        return from_array(np.asarray(array + np.float32(name == "pixels_255")), name)
 
     monkeypatch.setattr(onnx_pixels.numpy_helper, "from_array", by_256, raising=True)
     with pytest.raises(ExportError, match="gets other logits than from"):
