@@ -136,6 +136,16 @@ class ClassifierModule(pl.LightningModule):
         self._log_scores("train", self.train_scores)
         self.log("lr", self._learning_rate(), logger=False)
 
+    def on_validation_start(self) -> None:
+        """Score everywhere the running statistics that a checkpoint holds: the first process's.
+
+        Each process gathers its own, and nothing else keeps those of the average equal.
+        """
+        if self.trainer.world_size > 1:
+            for network in (self.net, self.scored):
+                for buffer in network.buffers():
+                    dist.broadcast(buffer, src=0)
+
     def on_validation_epoch_end(self) -> None:
         """Log the scores that decide which epoch is best."""
         self._log_scores("val", self.val_scores)
