@@ -65,7 +65,7 @@ def test_memory_does_not_grow_with_epochs(photos: Path, is_cached: bool) -> None
             manifest, SPEC, dataset.transform, 0, at_least=128, cache=cache_in_memory(job)
         )
     sampler = EpochBatchSampler(rows, batch_size=8, seed=0)
-    with shared_heap():
+    with shared_heap(2):
         loader = training_loader(dataset, sampler, workers=2, prefetch=2, pin_memory=False)
         seen: list[Memory] = []
         for epoch in range(24):

@@ -104,12 +104,16 @@ class _EndingLoader(DataLoader[Batch]):
 
 
 @contextlib.contextmanager
-def shared_heap() -> Iterator[None]:
+def shared_heap(workers: int) -> Iterator[None]:
     """Keep the objects that exist by now in memory that loader processes share.
 
     The garbage collector writes into every object it looks at, and after a fork each page it writes
-    to is copied: 250 MB a worker for the imported modules alone.
+    to is copied: 250 MB a worker for the imported modules alone. Without loader processes nothing
+    is done.
     """
+    if not workers:
+        yield
+        return
     gc.collect()
     gc.freeze()
     # What reading the data left empty would count for every worker.

@@ -104,7 +104,7 @@ def _over_images(
         pin_memory=device.type == "cuda",
     )
     parts = []
-    with shared_heap():
+    with shared_heap(workers):
         for loaded in loader:
             batch = unwrap(loaded)
             images = normalize(batch.images.to(device, non_blocking=True))

@@ -127,7 +127,7 @@ def _by_onnx(predictor: Predictor) -> Infer:
             pin_memory=False,
         )
         parts = []
-        with shared_heap():
+        with shared_heap(workers):
             for loaded in loader:
                 batch = unwrap(loaded)
                 pixels = batch.images.permute(0, 2, 3, 1).contiguous().numpy()

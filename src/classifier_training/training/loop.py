@@ -82,7 +82,7 @@ def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
             config, parts.hardware, folder, checkpoint, parts.callbacks, parts.loggers
         )
         _announce(config, data)
-        with signals, shared_heap(), together.ending(trainer):
+        with signals, shared_heap(data.workers), together.ending(trainer):
             _fit(trainer, module, parts, last)
         _report_steps(module, trainer)
     else:  # it may have been stopped between its last save and its last picture
