@@ -22,7 +22,7 @@ import classifier_training
 from classifier_training.artifacts.run_folder import Run
 from classifier_training.errors import ExportError, ResumeError
 from tests.helpers.data import CLASSES, write_folder
-from tests.helpers.runs import TINY, tiny_train
+from tests.helpers.runs import TINY, UNDRAWN, tiny_train
 
 PUBLIC = {"Predictor", "evaluate", "export", "load_run", "train", "__version__"}
 
@@ -80,7 +80,8 @@ def test_the_whole_way_through_the_public_interface(
 ) -> None:
     out = tmp_path / "run"
 
-    trained = classifier_training.train([*TINY, f"data.data_root={folder_data}"], out=str(out))
+    given = [*TINY, *UNDRAWN, f"data.data_root={folder_data}"]
+    trained = classifier_training.train(given, out=str(out))
     opened = classifier_training.load_run(str(out))
     evaluated = classifier_training.evaluate(str(out), split="test", workers=0)
     exported = classifier_training.export(str(out), opset=19)
@@ -170,7 +171,7 @@ def test_the_record_of_a_run_is_complete(folder_data: Path, tiny_run: Run, tmp_p
     assert isinstance(call, ast.Call)
     overrides = ast.literal_eval(call.args[0])
     assert f"data.data_root={folder_data}" in overrides
-    assert {"fit", "evaluate", "export"} == set(record["stages_s"])
+    assert {"fit", "evaluate", "export", "report"} == set(record["stages_s"])
     assert all(seconds > 0 for seconds in record["stages_s"].values())
     assert set(record["versions"]) >= {"python", "classifier-training", "torch", "onnxruntime"}
     for name, version in record["versions"].items():

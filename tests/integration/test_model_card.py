@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from classifier_training.artifacts.run_folder import Run, RunFolder
-from classifier_training.cli.export import run_export
+from classifier_training.cli.export import ExportOptions, run_export
 from classifier_training.config.choices import ResizeMode
 from classifier_training.report.card_facts import read_facts
 from classifier_training.report.model_card import model_card, write_model_card
@@ -206,7 +206,9 @@ def test_without_a_test_split_the_card_says_so(folder: RunFolder) -> None:
 def test_an_export_renews_the_hashes(folder: RunFolder) -> None:
     before = card_of(folder)
 
-    assert run_export(folder.path, opset=19, precision="fp32", data_root=None, debug=True) == 0
+    assert (
+        run_export(folder.path, ExportOptions(19, "fp32", "float32", 0.01, None), debug=True) == 0
+    )
 
     digest = hashlib.sha256(folder.onnx.read_bytes()).hexdigest()
     assert digest not in before

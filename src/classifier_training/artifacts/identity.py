@@ -15,7 +15,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from classifier_training.artifacts.observer import Observer
 from classifier_training.artifacts.run_folder import SCHEMA_VERSION, RunFolder
 from classifier_training.config.targets import KNOWN
 from classifier_training.errors import ResumeError
@@ -197,6 +196,9 @@ def _observes(entry: Any) -> bool:
     target = entry.get("_target_") if isinstance(entry, dict) else None
     if not isinstance(target, str):
         return False
+    # Imported here: `classifier runs` reads configurations without torch.
+    from classifier_training.artifacts.observer import Observer
+
     module, _, name = target.rpartition(".")
     if target.startswith("classifier_training.") and target in KNOWN["callbacks"]:
         importlib.import_module(module)

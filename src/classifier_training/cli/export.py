@@ -44,7 +44,7 @@ def run_export(run: Path, options: ExportOptions, *, debug: bool) -> int:
             raise need_extra("torch", "train")
         from classifier_training.artifacts.run_folder import load_run
 
-        folder = load_run(run).folder  # refuses before torch is imported
+        stored = load_run(run)  # refuses before torch is imported
         from classifier_training.evaluation.export import export
         from classifier_training.report.model_card import write_model_card
 
@@ -55,8 +55,8 @@ def run_export(run: Path, options: ExportOptions, *, debug: bool) -> int:
             _export_pixels(run, options)
         if options.precision == "int8":
             _export_int8(run, options)
-        if folder.model_card.exists():
-            write_model_card(folder)  # it names the files by their hash
+        if stored.record["status"] == "finished" and stored.folder.model_card.exists():
+            write_model_card(stored.folder)  # it names the files by their hash
         return EXIT_OK
 
     return guarded(task, debug=debug)
