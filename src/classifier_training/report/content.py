@@ -87,6 +87,7 @@ class DataSection:
     splits: Table
     counts: Chart | None
     is_checked: bool
+    is_decoded: bool
     findings: tuple[FindingShown, ...]
     notes: tuple[str, ...]
 

@@ -100,6 +100,8 @@ def data_of(data: StoredReportData) -> DataSection | None:
         ),
         counts=_counts_chart(splits.get("train", {}).get("per_class", {})),
         is_checked=data.findings is not None,
+        # Facts of the images exist where all of them were decoded.
+        is_decoded=any("width" in facts for facts in splits.values()),
         findings=tuple(_finding(item) for item in findings),
         notes=tuple(notes),
     )

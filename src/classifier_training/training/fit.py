@@ -205,7 +205,7 @@ def _finish(
         write_model_card(folder)
     folder.update_record({"status": "finished"})
     with (
-        optional("the report (later: classifier report)"),
+        optional(f"the report (try again: classifier report {folder.path})"),
         stage(folder, "report"),
         progress("report") as on_images,
     ):
