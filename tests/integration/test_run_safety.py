@@ -337,8 +337,9 @@ def test_manifest_lists_what_was_written(tiny_run: Run) -> None:
 def test_pruning_spares_what_the_run_did_not_write(tmp_path: Path) -> None:
     files = CheckpointFiles(tmp_path)
     for name in ("epoch=0000.ckpt", "epoch=0001.ckpt"):
-        torch.save({"name": name}, files.saving)
-        files.publish([name], epoch=0, step=1)
+        with files.saving() as draft:
+            torch.save({"name": name}, draft)
+            files.publish(draft, [name], epoch=0, step=1)
     torch.save({"name": "mine"}, tmp_path / "epoch=0001.ckpt")
     torch.save({"name": "mine"}, tmp_path / "epoch=0002.ckpt")
 

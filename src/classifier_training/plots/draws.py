@@ -53,4 +53,4 @@ def draw_draws(names: Sequence[str], epochs: Sequence[ClassDraws], path: Path) -
     axes.set_title(f"What the sampler drew in {len(epochs)} {many}", loc="left", fontsize=10)
     axes.legend(fontsize=8, frameon=False, ncols=4, loc="upper right")
     name_classes(axes, shown, "classes, the most frequent first")
-    save_figure(figure, path)
+    save_figure(figure, path, dpi=100)

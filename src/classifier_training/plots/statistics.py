@@ -44,7 +44,7 @@ def draw_statistics(statistics: dict[str, Any], path: Path) -> None:
         cells = parts[1].subplots(1, len(_IMAGE_FACTS))
         for axes, (key, label) in zip(cells, _IMAGE_FACTS, strict=True):
             _draw_histogram(axes, splits, key, label)
-    save_figure(figure, path)
+    save_figure(figure, path, dpi=100)
 
 
 def _set_margins(
