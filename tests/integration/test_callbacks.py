@@ -539,7 +539,8 @@ def test_rates_speed_and_gradients_reach_the_loggers_at_their_steps(
         {int(row["step"]): float(row["gradient_norm"]) for row in norms}, rel=1e-5
     )
     assert logged("train/loss_step").keys() == logged("lr/backbone").keys(), "one axis"
-    assert logged("throughput/images_per_s").keys() == logged("val/loss").keys() == {6, 12}
+    assert logged("throughput/images_per_s").keys() == {5, 11}, "the last step of each epoch"
+    assert logged("val/loss").keys() == {6, 12}, "steps done, as in metrics.csv"
 
 
 # ---------------------------------------------------------------- ONNXExport

@@ -18,8 +18,8 @@ def log_scalars(trainer: pl.Trainer, values: Mapping[str, float], step: int) -> 
     Args:
         trainer: Its loggers; there may be none.
         values: By name.
-        step: Of values of a single step: optimiser steps done before it, which is Lightning's count
-            too. Of values of an epoch: steps done at its end, as its row in ``metrics.csv``.
+        step: Optimiser steps done before the one they belong to (of an epoch: its last one), which
+            is Lightning's count too. What a run that goes on does again has this number or more.
     """
     for tracker in trainer.loggers:
         tracker.log_metrics({**values, "epoch": trainer.current_epoch}, step=step)

@@ -133,7 +133,7 @@ class Throughput(Observer):
         assert self._table is not None
         self._table.append(row)
         shown = {f"throughput/{name}": row[name] for name in ("images_per_s", "data_wait_share")}
-        log_scalars(trainer, shown, trainer.global_step)  # as the epoch's scores
+        log_scalars(trainer, shown, trainer.global_step - 1)
         is_bound = clock.batches >= _FEWEST_BATCHES and clock.wait_share > self._advise_above
         if is_bound and not self._is_advised:
             self._is_advised = True
