@@ -269,6 +269,13 @@ def test_steps_that_the_scaler_skips_are_counted_and_not_averaged(
 def test_skipped_steps_survive_a_resume_and_are_reported(folder_data: Path, tmp_path: Path) -> None:
     module: Any = build_parts(tiny_config(folder_data)).module()
     restored = build_parts(tiny_config(folder_data)).module()
+    module.trainer = restored.trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    )
     module.optimizer_steps, module.skipped_steps = 7, 3
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
 
