@@ -93,9 +93,10 @@ def main() -> None:
         def ours() -> None:
             epoch = next(epochs)
             require_finite_weights(tensors, "the weights")
-            io.save_checkpoint(state, files.saving)
             names = [f"epoch={epoch:04d}.ckpt", "best.ckpt", "last.ckpt"]
-            files.publish(names, epoch=epoch, step=epoch)
+            with files.saving() as draft:
+                io.save_checkpoint(state, draft)
+                files.publish(draft, names, epoch=epoch, step=epoch)
             files.prune([f"epoch={epoch - 1:04d}.ckpt"])
 
         ways = {"plain": plain, "synced": synced, "ours": ours}
