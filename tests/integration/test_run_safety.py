@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from loguru import logger
 
 from classifier_training.artifacts.checkpoint import load_model
-from classifier_training.artifacts.run_folder import Run
+from classifier_training.artifacts.run_folder import Run, RunFolder
 from classifier_training.artifacts.run_lock import RunLock
 from classifier_training.errors import (
     ClassifierTrainingError,
@@ -30,8 +30,12 @@ from classifier_training.errors import (
 from classifier_training.models.archive import damage_of, digest_of
 from classifier_training.models.normalize import Normalize
 from classifier_training.models.weights import read_checkpoint
+from classifier_training.training.checkpoint import RunCheckpoint
 from classifier_training.training.checkpoint_files import CheckpointFiles
+from classifier_training.training.signals import StopSignals
+from classifier_training.training.together import Together
 from tests.helpers.checkpoints import differences, read, training_state
+from tests.helpers.config import config_of
 from tests.helpers.data import write_folder
 from tests.helpers.observers import Watch, use
 from tests.helpers.runs import tiny_train
@@ -347,6 +351,25 @@ def test_pruning_spares_what_the_run_did_not_write(tmp_path: Path) -> None:
 
     left = sorted(path.name for path in tmp_path.glob("*.ckpt"))
     assert left == ["epoch=0001.ckpt", "epoch=0002.ckpt"]
+
+
+@pytest.mark.promise("R5")
+def test_a_kill_between_best_and_last_leaves_the_best_that_last_knows(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    files = CheckpointFiles(folder.checkpoints)
+    for epoch, names in enumerate((("best.ckpt", "last.ckpt"), ("best.ckpt",))):
+        with files.saving() as draft:
+            torch.save({"epoch": epoch}, draft)
+            files.publish(draft, [f"epoch={epoch:04d}.ckpt", *names], epoch=epoch, step=epoch)
+    config = config_of("data.data_root=x").checkpoint
+    checkpoint = RunCheckpoint(folder, config, StopSignals(), Together())
+    state = {"rows": [{"epoch": 0, "step": 0}], "best_epoch": 0, "best_score": 0.5}
+    checkpoint.load_state_dict({**state, "kept": {"epoch=0000.ckpt": 0.5}})
+
+    for _ in range(2):
+        checkpoint.tidy()
+        assert torch.load(folder.best, weights_only=True) == {"epoch": 0}
+        assert files.is_ours(folder.best)
 
 
 @pytest.mark.promise("R10")

@@ -188,6 +188,8 @@ class RunCheckpoint(Checkpoint):
         past = {f"epoch={int(row['epoch']):04d}.ckpt" for row in self.rows}
         there = {path.name for path in self._run.checkpoints.glob("epoch=*.ckpt")}
         self._files.drop_unfinished()
+        if self.best_epoch >= 0:
+            self._files.restore(self._run.best.name, self.best_epoch)
         self._files.prune(sorted((past & there) - self._kept.keys()))
         self.write_history()
 

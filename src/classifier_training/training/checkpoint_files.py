@@ -48,6 +48,21 @@ class CheckpointFiles:
             duplicate(draft, self._folder / name)
         move(draft, self._folder / last)
 
+    def restore(self, name: str, epoch: int) -> None:
+        """Let ``name`` be the checkpoint of an epoch again, if a kill left it one of a later epoch.
+
+        That happens between two names of one save. The epoch that follows is then trained again; on
+        a GPU it may end with another score, and what ``name`` holds would be of neither.
+        """
+        kept = f"epoch={epoch:04d}.ckpt"
+        held = self._entry_of(name)
+        source = self._entry_of(kept)
+        if held is None or source is None or held["epoch"] <= epoch:
+            return
+        self._write({**self._noted(), name: [source, held]})
+        duplicate(self._folder / kept, self._folder / name)
+        logger.info("run: {} is that of epoch {} again", self._folder / name, epoch)
+
     def drop_unfinished(self) -> None:
         """Remove a save that a kill kept from getting its names."""
         (self._folder / SAVING_NAME).unlink(missing_ok=True)
@@ -69,11 +84,16 @@ class CheckpointFiles:
 
     def is_ours(self, path: Path) -> bool:
         """Say whether the manifest lists what a file holds."""
+        return self._entry_of(path.name) is not None
+
+    def _entry_of(self, name: str) -> dict[str, Any] | None:
+        """Return what the manifest says of the content that a name has now."""
         try:
-            digest = digest_of(path)
+            digest = digest_of(self._folder / name)
         except (OSError, zipfile.BadZipFile):
-            return False
-        return digest in {entry["digest"] for entry in self._noted().get(path.name, [])}
+            return None
+        entries = self._noted().get(name, [])
+        return next((entry for entry in entries if entry["digest"] == digest), None)
 
     def _note(self, draft: Path, names: Sequence[str], epoch: int, step: int) -> None:
         entry = {
@@ -86,6 +106,9 @@ class CheckpointFiles:
         noted = {name: entries for name, entries in self._noted().items() if self._exists(name)} | {
             name: [entry, *self._noted().get(name, [])][:_REMEMBERED] for name in names
         }
+        self._write(noted)
+
+    def _write(self, noted: dict[str, list[dict[str, Any]]]) -> None:
         content = {"schema_version": SCHEMA_VERSION, "files": dict(sorted(noted.items()))}
         write_json(self._folder / MANIFEST, content)
 
