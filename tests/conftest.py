@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Of processes that tests start, and of their loaders: two threads each only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 from pathlib import Path
 

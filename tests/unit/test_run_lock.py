@@ -194,9 +194,13 @@ def test_unfinished_files_of_dead_processes_go_and_nothing_else(tmp_path: Path) 
     ]
     for name in kept:
         (tmp_path / name).touch()
+    probes = [tmp_path / f".probe-{pid}-k3x" for pid in (dead, os.getpid())]
+    for probe in probes:
+        probe.mkdir()
 
-    assert remove_leftovers(tmp_path) == [left]
+    assert remove_leftovers(tmp_path) == [left, probes[0]]
 
+    assert probes[1].is_dir()
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
 
 

@@ -1,19 +1,22 @@
-"""Temporary files that a killed process left in a run folder."""
+"""Temporary files and folders that a killed process left in a run folder."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 from loguru import logger
 
 # As runtime.files names them: .NAME.PID.tmp
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
+# As runtime.storage names the folders in which it tries a file system out: .probe-PID-RANDOM
+_PROBE = re.compile(r"\.probe-(\d+)-.+")
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove the temporary files of processes that are gone, and return them.
+    """Remove what processes that are gone had not finished, and return it.
 
     Only by the holder of the folder's lock: on another machine its process would not be seen here.
     """
@@ -22,6 +25,11 @@ def remove_leftovers(folder: Path) -> list[Path]:
         found = _TEMPORARY.fullmatch(path.name)
         if found and path.is_file() and not path.is_symlink() and not _is_alive(int(found[1])):
             path.unlink(missing_ok=True)
+            removed.append(path)
+    for path in sorted(folder.rglob(".probe-*")):
+        found = _PROBE.fullmatch(path.name)
+        if found and path.is_dir() and not path.is_symlink() and not _is_alive(int(found[1])):
+            shutil.rmtree(path, ignore_errors=True)
             removed.append(path)
     if removed:
         logger.info("run: {} unfinished files of a killed process removed", len(removed))

@@ -61,7 +61,7 @@ def probe(folder: Path) -> Abilities:
         OSError: No new file can be written there.
     """
     with tempfile.TemporaryDirectory(
-        prefix=".probe-", dir=folder, ignore_cleanup_errors=True
+        prefix=f".probe-{os.getpid()}-", dir=folder, ignore_cleanup_errors=True
     ) as name:
         at = Path(name)
         first, second = at / "first", at / "second"
