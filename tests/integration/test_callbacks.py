@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -215,12 +217,9 @@ def test_with_two_processes_the_matrix_counts_the_images_of_both(
         "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=1",
         "trainer.precision=32-true",
     ]  # fmt: skip
-    import subprocess
-    import sys
-
     subprocess.run(
-        [sys.executable, "-m", "classifier_training.cli.main", "train", *command],
-        check=True, timeout=280,
+        [sys.executable, "-m", "tests.helpers.cli", "train", "model.name=tiny", *command],
+        check=True, timeout=280, cwd=Path(__file__).parents[2],
     )  # fmt: skip
 
     _, found = matrix(tmp_path / "run" / "plots" / "confusion_matrix" / "epoch=0000.csv")

@@ -258,9 +258,13 @@ def _run_job(composed: DictConfig, line: _CommandLine, modules: list[str]) -> No
         from classifier_training.training.fit import fit
 
         done = fit(config, RunFolder(path, resume_command=resume), command)
+        from lightning.pytorch.utilities import rank_zero_only
+
         from classifier_training.cli.verdict import show_verdict
 
-        show_verdict(done)
+        # The other processes are done with training while the first still evaluates.
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            show_verdict(done)
         return EXIT_OK
 
     code = EXIT_UNEXPECTED
