@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from classifier_training.artifacts.report_link import REPORT_NAME
 from classifier_training.artifacts.run_folder import Run
 
 _SHOWN = (("acc_top1", "top-1"), ("acc_macro", "balanced"), ("f1_macro", "macro F1"))
@@ -24,7 +25,7 @@ def show_verdict(run: Run) -> None:
             cells = [_cell(content["metrics"][name]) for name, _ in _SHOWN]
             baseline = f"{content['majority_class_accuracy']:.3f}"
             lines.append(_row(split, f"{content['images']:,}", *cells, baseline))
-    report = folder.path / "report.html"
+    report = folder.path / REPORT_NAME
     lines += [
         "(brackets: 95 % interval; majority class: accuracy of always answering it)",
         "",
