@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -32,14 +33,32 @@ with RunLock(Path(sys.argv[1])):
 """
 
 
+# Its child keeps the lock for a second after it was killed.
+_SLOW_TO_GO = """
+import os, sys, time
+from pathlib import Path
+from classifier_training.artifacts.run_lock import RunLock
+lock = RunLock(Path(sys.argv[1]))
+with lock:
+    kept = os.dup(lock._descriptor)
+    if os.fork() == 0:
+        print("held", flush=True)
+        while os.getppid() == os.getpgrp():
+            time.sleep(0.01)
+        time.sleep(1)
+        os._exit(0)
+    time.sleep(60)
+"""
+
+
 def _no_locks(_descriptor: int) -> None:
     """What a mount without locks answers."""
     raise OSError(95, "Operation not supported")
 
 
-def _hold(folder: Path) -> subprocess.Popen[str]:
+def _hold(folder: Path, program: str = _HOLDER) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, str(folder)],
+        [sys.executable, "-c", program, str(folder)],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -69,6 +88,21 @@ def test_a_second_process_is_refused_and_a_killed_one_is_no_obstacle(tmp_path: P
         assert not folder.exists() or not list(folder.iterdir())
     finally:
         os.killpg(holder.pid, signal.SIGKILL)
+
+
+@pytest.mark.promise("R10")
+def test_the_last_child_of_a_killed_process_is_waited_for(tmp_path: Path) -> None:
+    holder = _hold(tmp_path, _SLOW_TO_GO)
+    try:
+        holder.kill()
+        holder.wait()
+        require_free(tmp_path)
+        started = time.monotonic()
+        with RunLock(tmp_path):
+            assert time.monotonic() - started > 0.5, "the child held it"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(holder.pid, signal.SIGKILL)
 
 
 @pytest.mark.promise("R10")

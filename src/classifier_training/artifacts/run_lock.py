@@ -29,6 +29,8 @@ LOCK_NAME = "run.lock"
 HEARTBEAT_S = 15.0
 # A machine that is gone has not written for this long while we looked.
 SILENCE_S = 3 * HEARTBEAT_S
+# A killed process is gone for the kernel when the last of its forked children has let go.
+ORPHANS_S = 5.0
 
 _held_here: dict[Path, int] = {}
 
@@ -162,23 +164,29 @@ class RunLock:
         Raises:
             ResumeError: A living process holds it.
         """
-        try:
-            self._take(self._descriptor)
-        except (BlockingIOError, PermissionError) as error:
-            raise _refusal(self._folder, _parsed(self._content())) from error
-        except OSError as error:
-            logger.debug("run: no kernel lock here ({}); the heartbeat decides", error)
-            return False
-        return True
+        until = time.monotonic() + ORPHANS_S
+        while True:
+            try:
+                self._take(self._descriptor)
+            except (BlockingIOError, PermissionError) as error:
+                holder = _parsed(self._content())
+                if not _is_dead_here(holder) or time.monotonic() > until:
+                    raise _refusal(self._folder, holder) from error
+                time.sleep(0.05)
+            except OSError as error:
+                logger.debug("run: no kernel lock here ({}); the heartbeat decides", error)
+                return False
+            else:
+                return True
 
     def _require_gone(self, holder: Holder) -> None:
         if holder.machine.partition("/")[0] == self._me.machine.partition("/")[0]:
             if self._has_kernel_lock:
                 return  # one kernel, and it says that nobody holds it
-            if holder.machine == self._me.machine:
-                if _start_of(holder.pid) == holder.started:
-                    raise _refusal(self._folder, holder)
+            if _is_dead_here(holder):
                 return
+            if holder.machine == self._me.machine:
+                raise _refusal(self._folder, holder)
         logger.info(
             "run: locked by {}; waiting up to {:.0f} s for a sign of life", holder, self._silence_s
         )
@@ -251,8 +259,9 @@ def require_free(folder: Path) -> None:
             try:
                 _flock(file.fileno())
             except (BlockingIOError, PermissionError) as error:
-                data = file.read()
-                raise _refusal(folder, _parsed(data)) from error
+                holder = _parsed(file.read())
+                if not _is_dead_here(holder):
+                    raise _refusal(folder, holder) from error
     except OSError:  # no lock file, no locks, or nothing may be written: seen when it is taken
         return
 
@@ -266,6 +275,15 @@ def _parsed(data: bytes) -> Holder | None:
         return Holder(**json.loads(data))
     except (ValueError, TypeError):  # empty, or cut short by a kill
         return None
+
+
+def _is_dead_here(holder: Holder | None) -> bool:
+    """Whether the process was one of this machine and is no more."""
+    return (
+        holder is not None
+        and holder.machine == _machine()
+        and _start_of(holder.pid) != holder.started
+    )
 
 
 def _refusal(folder: Path, holder: Holder | None) -> ResumeError:

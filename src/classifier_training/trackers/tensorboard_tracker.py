@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ class TensorBoardTracker(Tracker):
 
         folder = run.folder.path / "tensorboard"
         is_going_on = any(folder.glob("events.*"))
+        _await_later_name(folder)
         self._writer = SummaryWriter(str(folder), purge_step=run.step if is_going_on else None)
         if not is_going_on:
             listed = yaml.safe_dump(run.config, allow_unicode=True, sort_keys=False)
@@ -101,6 +104,16 @@ def _add(writer: SummaryWriter, summary: Any, step: int | None) -> None:
     """Add what has no method of its own."""
     file_writer: Any = writer.file_writer
     file_writer.add_summary(summary, step)
+
+
+def _await_later_name(folder: Path) -> None:
+    """Wait until a new file comes last: they are read by name, and that begins with a second."""
+    pattern = re.compile(r"events\.out\.tfevents\.(\d+)\.")
+    matches = (pattern.match(path.name) for path in folder.glob("events.*"))
+    newest = max((int(match[1]) for match in matches if match), default=0)
+    ahead = newest + 1 - time.time()
+    if 0 < ahead <= 2:  # more is a clock that was set back, which nobody can wait for
+        time.sleep(ahead)
 
 
 def _plain(value: Any) -> Any:
