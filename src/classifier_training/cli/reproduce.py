@@ -49,6 +49,8 @@ def run_reproduce(
         record = folder.read_record()
         target = out or run.with_name(f"{run.name}_reproduced")
         config = _stored_config(folder.config, data_root, allow_modules)
+        if config.data.batch_size == "auto":
+            config = config.with_batch_size(int(record["batch_size"]))
         then = _epochs(folder.history)
         if target.resolve() == run.resolve():
             raise ConfigError(

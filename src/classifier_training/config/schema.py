@@ -72,7 +72,7 @@ class DataConfig(Section):
     min_image_side: PositiveInt
     max_aspect_ratio: Annotated[float, Field(gt=1)]
     min_class_images: PositiveInt
-    batch_size: PositiveInt
+    batch_size: PositiveInt | Literal["auto"]
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"]
     prefetch_factor: PositiveInt
     cache: Literal["auto", "none", "ram", "disk"]
@@ -80,6 +80,13 @@ class DataConfig(Section):
     staging_dir: Text | None
     sampler: Literal["none", "weighted", "sqrt"]
     allow_double_balance: bool
+
+    @property
+    def images_a_batch(self) -> int:
+        """``batch_size`` of a run, in which ``auto`` has been decided."""
+        if self.batch_size == "auto":
+            raise RuntimeError("data.batch_size=auto has not been decided")
+        return self.batch_size
 
     @field_validator("classes")
     @classmethod
@@ -263,6 +270,10 @@ class Config(Section):
         if value is not None:
             check_output_uri(value)
         return value
+
+    def with_batch_size(self, images: int) -> Config:
+        """Return this configuration with ``data.batch_size=auto`` decided."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"batch_size": images})})
 
     @property
     def start_checkpoint(self) -> str | None:

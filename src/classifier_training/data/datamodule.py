@@ -79,7 +79,7 @@ class ImageDataModule(pl.LightningDataModule):
         rows = self.manifest.rows("train")
         return EpochBatchSampler(
             rows,
-            batch_size=self.config.batch_size,
+            batch_size=self.config.images_a_batch,
             seed=self._seed,
             weights=drawing_weights(self.manifest.labels[rows], self.config.sampler),
             epoch=epoch,
@@ -115,7 +115,7 @@ class ImageDataModule(pl.LightningDataModule):
         return evaluation_loader(
             EvaluationDataset(self.manifest, self.spec, self._caches.get("val")),
             rows,
-            batch_size=self.config.batch_size,
+            batch_size=self.config.images_a_batch,
             workers=self.workers,
             pin_memory=self._pins(),
         )

@@ -189,7 +189,7 @@ def _require_images(counts: dict[str, int], root: Path) -> None:
 
 
 def _require_batch(count: int, config: DataConfig) -> None:
-    if config.batch_size > count:
+    if config.batch_size != "auto" and config.batch_size > count:
         raise DataError(
             f"data.batch_size={config.batch_size} is larger than the {count} training images",
             expected="at least one full batch",

@@ -191,6 +191,8 @@ def _files(facts: CardFacts) -> str:
 def _made(facts: CardFacts) -> Iterator[str]:
     record, config = facts.record, facts.config
     git, hardware = record["git"], record["hardware"]
+    asked = config["data"]["batch_size"]
+    batch = record["batch_size"] if asked == "auto" else asked
     yield block(printable(record["command"]), "sh")
     state = "not known (no checkout)"
     if git is not None:
@@ -205,7 +207,7 @@ def _made(facts: CardFacts) -> Iterator[str]:
             f"Hardware: {text(hardware['device'])}, {hardware['cores']} cores, precision "
             f"{hardware['precision']}. Wall time: {times}.",
             f"Best epoch by `{record['best']['metric']}`. AdamW, learning rate "
-            f"{config['optimizer']['learning_rate']:g}, batches of {config['data']['batch_size']}; "
+            f"{config['optimizer']['learning_rate']:g}, batches of {batch}; "
             "`config.yaml` has everything.",
             "Versions: "
             + ", ".join(f"{text(name)} {text(found)}" for name, found in record["versions"].items())

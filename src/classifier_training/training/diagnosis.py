@@ -17,11 +17,13 @@ from classifier_training.data.shared_memory import SHARED_MEMORY, LoaderPlan
 from classifier_training.errors import ClassifierTrainingError, ConfigError
 from classifier_training.models.weights import PUBLISHED, backbone_of
 from classifier_training.runtime.machine import Diagnosis, readable_bytes
+from classifier_training.training.batch_size import AUTO_MOST, with_batch_size
 from classifier_training.training.estimate import Estimate, estimate
 from classifier_training.training.hardware import Hardware, choose_hardware
 
 _PROBE_S = 5.0
 _ASSUMED_CLASSES = 10
+_ASSUMED_IMAGES = 10_000
 
 
 def diagnose_training(
@@ -125,7 +127,9 @@ def reach(url: str, *, seconds: float = _PROBE_S) -> str | None:
 
 def _shared_memory(config: Config) -> Diagnosis:
     plan = LoaderPlan(resolve_workers(config.data.num_workers), config.data.prefetch_factor)
-    need = plan.bytes(config.data.batch_size * 3 * config.transforms.image_size**2)
+    batch = config.data.batch_size
+    most = max(AUTO_MOST.values()) if batch == "auto" else batch
+    need = plan.bytes(most * 3 * config.transforms.image_size**2)
     what = f"{plan.workers} loader processes x {plan.prefetch} batches need {readable_bytes(need)}"
     free = _free_bytes(SHARED_MEMORY)
     if free is None:
@@ -147,7 +151,9 @@ def _free_bytes(place: Path) -> int | None:
 
 def _steps(config: Config, hardware: Hardware, index: DataIndex | None) -> list[Diagnosis]:
     classes = _ASSUMED_CLASSES if index is None else len(index.manifest.class_map)
+    images = _ASSUMED_IMAGES if index is None else len(index.manifest.rows("train"))
     try:
+        config = with_batch_size(config, hardware, classes=classes, images=images)
         found = estimate(config, hardware, classes=classes)
     except ClassifierTrainingError as error:
         return [Diagnosis("estimate", "fail", error.what, error.mend)]
@@ -155,7 +161,7 @@ def _steps(config: Config, hardware: Hardware, index: DataIndex | None) -> list[
 
 
 def _memory(config: Config, found: Estimate) -> Diagnosis:
-    asked = config.data.batch_size
+    asked = config.data.images_a_batch
     what = f"about {readable_bytes(found.bytes_at(asked))} for a batch of {asked}"
     if found.free is None:
         return Diagnosis("estimate: memory", "note", f"{what} (estimated)")

@@ -62,7 +62,7 @@ def estimate(config: Config, hardware: Hardware, *, classes: int) -> Estimate:
         ConfigError: Not even that fits into memory.
     """
     kind = hardware.device.kind
-    asked = config.data.batch_size
+    asked = config.data.images_a_batch
     batch = min(asked, _FEW_IMAGES) if kind == "cpu" else asked
     free = _free(kind)
     while True:
@@ -89,8 +89,8 @@ def _measure(
         if config.model.channels_last:
             network.to(memory_format=torch.channels_last)
         size = config.transforms.image_size
-        images = torch.rand(batch, 3, size, size, device=device)
-        labels = torch.randint(classes, (batch,), device=device)
+        images = torch.rand(batch, 3, size, size).to(device)
+        labels = torch.randint(classes, (batch,)).to(device)
     optimizer = torch.optim.AdamW(parameter_groups(network, config.optimizer))
     network.train()
     held = _HeldBytes()

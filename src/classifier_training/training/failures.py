@@ -32,12 +32,13 @@ def explain(error: BaseException, config: Config) -> ClassifierTrainingError | N
 
 
 def _out_of_memory(text: str, config: Config) -> ConfigError:
-    size, batch = config.transforms.image_size, config.data.batch_size
+    size, batch = config.transforms.image_size, config.data.images_a_batch
     batches = config.trainer.accumulate_grad_batches
     smaller = max(1, batch // 2)
     ways = [
         f"data.batch_size={smaller} trainer.accumulate_grad_batches={2 * batches} "
         "(the same step, half the memory)",
+        "data.batch_size=auto (the largest that fits)",
         f"a smaller transforms.image_size than {size}",
         "a smaller model",
     ]

@@ -48,6 +48,7 @@ from classifier_training.runtime.files import replacing, write_json
 from classifier_training.runtime.preprocess import PreprocessSpec
 from classifier_training.runtime.progress import progress
 from classifier_training.trackers.feed import tracking
+from classifier_training.training.batch_size import with_batch_size
 from classifier_training.training.hardware import Hardware, choose_hardware
 from classifier_training.training.loop import TrainingParts, train_network
 from classifier_training.training.resume import find_start
@@ -95,6 +96,7 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
             held.enter_context(lock)
             record = check_folder(folder, identity)  # another process may have begun it meanwhile
 
+        config = _with_batch_size(config, index, hardware, record)
         # Everything that can be refused is built before anything is written.
         spec = preprocess_spec(config)
         card = _card(config, index, spec)
@@ -114,7 +116,7 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         if not is_main:
             train_network(parts, card)
             return load_run(folder.path)
-        record = _open_run(folder, identity, record, hardware)
+        record = _open_run(folder, identity, record, hardware, config.data.images_a_batch)
         remove_leftovers(folder.path)
         log.open(folder.log)
         with mirror or contextlib.nullcontext():
@@ -226,7 +228,7 @@ def _evaluate(
             model,
             index.manifest,
             split,
-            batch_size=config.data.batch_size,
+            batch_size=config.data.images_a_batch,
             workers=workers,
             device=torch.device(hardware.device.kind),
             on_images=on_images,
@@ -286,10 +288,26 @@ def _is_finished(record: dict[str, Any], config: Config) -> bool:
     return done and int(record["max_epochs"]) >= config.trainer.max_epochs
 
 
+def _with_batch_size(
+    config: Config, index: DataIndex, hardware: Hardware, record: dict[str, Any] | None
+) -> Config:
+    """Decide ``data.batch_size=auto``, once for a run: elsewhere it goes on as it began."""
+    if config.data.batch_size == "auto" and record is not None:
+        return config.with_batch_size(int(record["batch_size"]))
+    manifest = index.manifest
+    images = len(manifest.rows("train"))
+    return with_batch_size(config, hardware, classes=len(manifest.class_map), images=images)
+
+
 def _open_run(
-    folder: RunFolder, identity: Identity, record: dict[str, Any] | None, hardware: Hardware
+    folder: RunFolder,
+    identity: Identity,
+    record: dict[str, Any] | None,
+    hardware: Hardware,
+    batch_size: int,
 ) -> dict[str, Any]:
     facts = {
+        "batch_size": batch_size,
         "max_epochs": identity.config["trainer"]["max_epochs"],
         "parent": identity.config["ckpt_path"] or identity.config["task"]["checkpoint_path"],
         "git": git_state(),

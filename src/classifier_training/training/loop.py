@@ -138,7 +138,7 @@ def _announce(config: Config, data: ImageDataModule) -> None:
         "training: {} x {} batches of {} images, {} loader processes",
         config.trainer.max_epochs,
         batches,
-        config.data.batch_size,
+        config.data.images_a_batch,
         data.workers,
     )
 
