@@ -17,7 +17,7 @@ _BLOCK = 1 << 20
 # The package that fsspec needs for a protocol, and how to get it.
 _PACKAGES = {
     "s3": ("s3fs", "pip install 'classifier-training[s3]'"),
-    "gs": ("gcsfs", "pip install gcsfs"),
+    "gs": ("gcsfs", "pip install 'classifier-training[gcp]'"),
 }
 # What is retried here is retried by us; theirs would only make a broken connection look slow.
 _OPTIONS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from classifier_training import __version__
-from classifier_training.cli import data_commands, model_commands, run_commands
+from classifier_training.cli import cloud_commands, data_commands, model_commands, run_commands
 
 app = typer.Typer(
     name="classifier",
@@ -35,6 +35,7 @@ app.command("robustness")(model_commands.robustness_command)
 app.command("report")(run_commands.report_command)
 app.command("runs")(run_commands.runs_command)
 app.command("doctor")(run_commands.doctor_command)
+app.command("submit")(cloud_commands.submit_command)
 app.command("reproduce")(run_commands.reproduce_command)
 app.command("suspects")(data_commands.suspects_command)
 app.command("check")(data_commands.check_command)

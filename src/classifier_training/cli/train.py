@@ -23,6 +23,7 @@ from loguru import logger
 
 from classifier_training import __version__
 from classifier_training.cli.console import guarded, need_extra, set_up_logging
+from classifier_training.cloud.secrets import resolve
 from classifier_training.errors import (
     EXIT_CONFIG,
     EXIT_OK,
@@ -110,6 +111,7 @@ def _train(arguments: list[str]) -> int:
     for module in ("hydra", "pydantic", "torch", "lightning"):
         if find_spec(module) is None:
             raise need_extra(module, "train")
+    resolve(os.environ)
     from classifier_training.config.compose import (
         allowed_modules,
         compose_config,

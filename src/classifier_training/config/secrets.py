@@ -34,6 +34,11 @@ def secret_problems(config: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
+def holds_secret(text: str) -> str | None:
+    """Return the name of the environment's secret whose value a text holds, if any."""
+    return next((name for name, secret in _secrets().items() if secret in text), None)
+
+
 def redacted(text: str) -> str:
     """Return the text with secrets of the environment, and passwords in addresses, struck out."""
     for secret in sorted(_secrets().values(), key=len, reverse=True):

@@ -26,6 +26,7 @@ from classifier_training.artifacts.identity import (
 from classifier_training.artifacts.leftovers import remove_leftovers
 from classifier_training.artifacts.mirror import open_mirror
 from classifier_training.artifacts.provenance import git_state, machine, versions
+from classifier_training.artifacts.restarts import refuse_after_failure
 from classifier_training.artifacts.run_folder import Run, RunFolder, load_run
 from classifier_training.artifacts.run_lock import RunLock, require_free
 from classifier_training.artifacts.run_log import RunLog
@@ -88,6 +89,8 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
             held.enter_context(lock)  # what is brought back is written
             mirror.restore(identity)
         record = check_folder(folder, identity) if is_main else folder.read_record()
+        if is_main and record is not None:
+            refuse_after_failure(record)
         if is_main and record is not None and _is_finished(record, config):
             logger.info("{} is finished; nothing to do", folder.path)
             with mirror or contextlib.nullcontext():  # copies what is not there yet

@@ -8,8 +8,13 @@ from collections.abc import Iterator
 
 from loguru import logger
 
+from classifier_training.artifacts.restarts import failure_of
 from classifier_training.artifacts.run_folder import RunFolder
-from classifier_training.errors import InterruptedRunError
+from classifier_training.errors import (
+    EXIT_UNEXPECTED,
+    ClassifierTrainingError,
+    InterruptedRunError,
+)
 
 
 @contextlib.contextmanager
@@ -43,7 +48,8 @@ def status(folder: RunFolder) -> Iterator[None]:
     except (InterruptedRunError, KeyboardInterrupt, SystemExit):
         folder.update_record({"status": "interrupted"})
         raise
-    except Exception:
+    except Exception as error:
+        code = error.exit_code if isinstance(error, ClassifierTrainingError) else EXIT_UNEXPECTED
         with contextlib.suppress(OSError):  # the disk may be what failed
-            folder.update_record({"status": "failed"})
+            folder.update_record({"status": "failed", "failure": failure_of(error, code)})
         raise

@@ -1,0 +1,1 @@
+"""Training elsewhere: what a cloud job is made of, how it is submitted, and what it finds there."""
