@@ -328,8 +328,10 @@ def test_the_history_ends_with_the_last_epoch(hard: Path, tmp_path: Path, curves
 def test_a_run_that_was_cut_has_the_curves_and_tables_of_all_its_epochs(
     place: dict[str, Any], hard: Path, tmp_path: Path, curves: Any
 ) -> None:
-    watched = ("training_history", "throughput", "gradient_monitor", "confusion_matrix")
-    given = ("trainer.max_epochs=3", "trainer.log_every_n_steps=1", *only(*watched))
+    watched = ("training_history", "throughput", "gradient_monitor", "confusion_matrix",
+               "sampler_distribution")  # fmt: skip
+    given = ("trainer.max_epochs=3", "trainer.log_every_n_steps=1", "data.sampler=weighted",
+             *only(*watched))  # fmt: skip
     whole = train_only(hard, tmp_path / "whole", *given, drawn=True)
     expected = curves[-1]
     kill = use("Kill", marker=tmp_path / "killed", **place)
@@ -342,6 +344,8 @@ def test_a_run_that_was_cut_has_the_curves_and_tables_of_all_its_epochs(
 
     assert curves[-1] == expected
     assert (cut.plots / "history.png").read_bytes() == (whole.plots / "history.png").read_bytes()
+    for name in ("sampler_distribution.png", "sampler_distribution.csv"):
+        assert (cut.plots / name).read_bytes() == (whole.plots / name).read_bytes()
     assert (cut.plots / "gradients.csv").read_text() == (whole.plots / "gradients.csv").read_text()
     assert [row["epoch"] for row in table(cut.plots / "throughput.csv")] == ["0", "1", "2"]
     for path in sorted((whole.plots / "confusion_matrix").iterdir()):

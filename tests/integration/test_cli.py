@@ -177,6 +177,24 @@ def finished(cli: Path, folder_data: Path, capfd: pytest.CaptureFixture[str]) ->
     return cli / "out" / "run"
 
 
+@pytest.mark.promise("R2")
+def test_a_finished_run_that_was_killed_before_its_report_gets_it_by_the_same_command(
+    finished: Path, folder_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = files(finished)
+    (finished / "report.html").rename(finished / f".report.html.{2**22 + 1}.tmp")
+    (finished / "run.lock").write_text("")
+
+    again = say(capfd, *QUICK, f"data.data_root={folder_data}", "hydra.run.dir=out/run")
+
+    assert again.code == EXIT_OK, again.err
+    assert files(finished).keys() == before.keys()
+    assert "nothing to do" in again.err
+    (finished / "run.lock").write_text("")
+    say(capfd, *QUICK, f"data.data_root={folder_data}", "hydra.run.dir=out/run")
+    assert not (finished / "run.lock").exists()
+
+
 @pytest.mark.promise("R4")
 @pytest.mark.promise("C8")
 def test_what_a_second_command_does_with_a_finished_run(

@@ -42,7 +42,11 @@ class SamplerDistribution(Observer):
             _show(_names(trainer), self._draws(trainer, 0))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say which class is furthest off, and write the counts of all epochs so far."""
+        """Say which class is furthest off; write and draw the counts of all epochs so far.
+
+        Not only at the end: a run that is killed between its last save and its end does not train
+        again, and would have no picture.
+        """
         if not _is_sampled(trainer):
             return
         epoch = trainer.current_epoch
@@ -58,12 +62,7 @@ class SamplerDistribution(Observer):
         )
         plots = RunFolder(Path(trainer.default_root_dir)).plots
         _write(plots / "sampler_distribution.csv", names, self._epochs[: epoch + 1])
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the counts of all epochs."""
-        if _is_sampled(trainer) and self._epochs:
-            plots = RunFolder(Path(trainer.default_root_dir)).plots
-            draw_draws(_names(trainer), self._epochs, plots / "sampler_distribution.png")
+        draw_draws(names, self._epochs[: epoch + 1], plots / "sampler_distribution.png")
 
     def _draws(self, trainer: pl.Trainer, epoch: int) -> ClassDraws:
         """Return an epoch's counts; those before it are counted too, if a run went on."""

@@ -26,9 +26,10 @@ from classifier_training.artifacts.identity import (
 from classifier_training.artifacts.leftovers import remove_leftovers
 from classifier_training.artifacts.mirror import open_mirror
 from classifier_training.artifacts.provenance import git_state, machine, versions
+from classifier_training.artifacts.report_link import REPORT_NAME
 from classifier_training.artifacts.restarts import refuse_after_failure
 from classifier_training.artifacts.run_folder import Run, RunFolder, load_run
-from classifier_training.artifacts.run_lock import RunLock, require_free
+from classifier_training.artifacts.run_lock import LOCK_NAME, RunLock, require_free
 from classifier_training.artifacts.run_log import RunLog
 from classifier_training.config.schema import Config, TransformsConfig
 from classifier_training.data.checks.preflight import CheckedData, check_index
@@ -92,9 +93,10 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         if is_main and record is not None:
             refuse_after_failure(record)
         if is_main and record is not None and _is_finished(record, config):
-            logger.info("{} is finished; nothing to do", folder.path)
             with mirror or contextlib.nullcontext():  # copies what is not there yet
-                return Run(folder, record)
+                _tidy_finished(folder, None if mirror else lock)
+                logger.info("{} is finished; nothing to do", folder.path)
+                return Run(folder, folder.read_record())
         if is_main and mirror is None:
             held.enter_context(lock)
             record = check_folder(folder, identity)  # another process may have begun it meanwhile
@@ -209,12 +211,32 @@ def _finish(
     with optional("the model card"):
         write_model_card(folder)
     folder.update_record({"status": "finished"})
+    _report(folder)
+
+
+def _report(folder: RunFolder) -> None:
     with (
         optional(f"the report (try again: classifier report {folder.path})"),
         stage(folder, "report"),
         progress("report") as on_images,
     ):
         logger.info("report: {}", write_report(folder.path, on_images=on_images))
+
+
+def _tidy_finished(folder: RunFolder, lock: RunLock | None) -> None:
+    """Do what a finished run was killed before: its report, and taking its lock away.
+
+    Args:
+        folder: The run.
+        lock: To be taken; None: it is held.
+    """
+    has_report = (folder.path / REPORT_NAME).exists()
+    if has_report and (lock is None or not (folder.path / LOCK_NAME).exists()):
+        return
+    with optional("what a finished run still lacks"), lock or contextlib.nullcontext():
+        remove_leftovers(folder.path)
+        if not has_report:
+            _report(folder)
 
 
 def _evaluate(
