@@ -23,7 +23,7 @@ import torch
 
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.cli.train import train
-from classifier_training.training import fit
+from classifier_training.training import finish
 from classifier_training.training.module import ClassifierModule
 from tests.helpers.checkpoints import differences, training_state
 from tests.helpers.data import write_folder
@@ -64,8 +64,8 @@ _PLACES: dict[str, tuple[Any, str, int]] = {
     "before fsync": (os, "fsync", 24),
     "before a rename": (os, "replace", 16),
     "before a link": (os, "link", 4),
-    "evaluation": (fit, "write_evaluation", 2),
-    "export": (fit, "export_verified", 1),
+    "evaluation": (finish, "write_evaluation", 2),
+    "export": (finish, "export_verified", 1),
 }
 
 

@@ -1,0 +1,160 @@
+"""What follows training: evaluation of the best checkpoint, export, model card, report."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from loguru import logger
+
+from classifier_training.artifacts.checkpoint import TrainedModel, load_model
+from classifier_training.artifacts.leftovers import remove_leftovers
+from classifier_training.artifacts.report_link import REPORT_NAME
+from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.artifacts.run_lock import LOCK_NAME, RunLock
+from classifier_training.config.schema import Config
+from classifier_training.data.index import DataIndex
+from classifier_training.errors import ExportError
+from classifier_training.evaluation.calibrate import write_calibration
+from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
+from classifier_training.evaluation.explain import Answered, write_gradcam
+from classifier_training.evaluation.export import export_verified
+from classifier_training.report.model_card import write_model_card
+from classifier_training.report.render import write_report
+from classifier_training.runtime.progress import progress
+from classifier_training.training.hardware import Hardware
+from classifier_training.training.stages import optional, stage
+
+
+def finish(
+    config: Config,
+    folder: RunFolder,
+    index: DataIndex,
+    hardware: Hardware,
+    best: dict[str, Any],
+    workers: int,
+) -> None:
+    """Evaluate the best checkpoint as it lies on disk, export it, and close the record.
+
+    Raises:
+        ExportError: The reloaded checkpoint is not what training measured, or onnxruntime does not
+            follow it.
+    """
+    model = load_model(folder.best)
+    with stage(folder, "evaluate"):
+        evaluations = {
+            split: _evaluate(model, folder, index, split, config, hardware, workers)
+            for split in ("val", "test")
+            if len(index.manifest.rows(split))
+        }
+    _require_same_score(config, best, model, evaluations["val"])
+    labels = index.manifest.labels
+    write_calibration(
+        folder,
+        model.epoch,
+        config.calibration,
+        index.manifest.class_map,
+        {split: (item.logits, labels[item.rows]) for split, item in evaluations.items()},
+    )
+    if config.explain.enabled:
+        _explain(config, folder, index, evaluations)
+    with stage(folder, "export"):
+        val = evaluations["val"]
+        exported = export_verified(
+            folder, model, index.manifest, val.rows, val.logits, opset=config.export.opset
+        )
+        logger.info("export: onnxruntime follows torch: {}", exported.agreement)
+    with optional("the model card"):
+        write_model_card(folder)
+    folder.update_record({"status": "finished"})
+    _report(folder)
+
+
+def _report(folder: RunFolder) -> None:
+    with (
+        optional(f"the report (try again: classifier report {folder.path})"),
+        stage(folder, "report"),
+        progress("report") as on_images,
+    ):
+        logger.info("report: {}", write_report(folder.path, on_images=on_images))
+
+
+def tidy_finished(folder: RunFolder, lock: RunLock | None) -> None:
+    """Do what a finished run was killed before: its report, and taking its lock away.
+
+    Args:
+        folder: The run.
+        lock: To be taken; None: it is held.
+    """
+    has_report = (folder.path / REPORT_NAME).exists()
+    if has_report and (lock is None or not (folder.path / LOCK_NAME).exists()):
+        return
+    with optional("what a finished run still lacks"), lock or contextlib.nullcontext():
+        remove_leftovers(folder.path)
+        if not has_report:
+            _report(folder)
+
+
+def _evaluate(
+    model: TrainedModel,
+    folder: RunFolder,
+    index: DataIndex,
+    split: str,
+    config: Config,
+    hardware: Hardware,
+    workers: int,
+) -> Evaluation:
+    with progress(f"evaluate {split}") as on_images:
+        evaluation = evaluate_split(
+            model,
+            index.manifest,
+            split,
+            batch_size=config.data.images_a_batch,
+            workers=workers,
+            device=torch.device(hardware.device.kind),
+            on_images=on_images,
+        )
+    write_evaluation(evaluation, index.manifest, folder.evaluation(split))
+    return evaluation
+
+
+def _explain(
+    config: Config, folder: RunFolder, index: DataIndex, evaluations: dict[str, Evaluation]
+) -> None:
+    answers = {split: Answered(item.rows, item.logits) for split, item in evaluations.items()}
+    with (
+        optional("the Grad-CAM pictures"),
+        stage(folder, "explain"),
+        progress("grad-cam") as on_images,
+    ):
+        # Read again: nothing that is done here can reach the network that is exported.
+        model = load_model(folder.best)
+        count = config.explain.images
+        write_gradcam(folder, model, index.manifest, answers, images=count, on_images=on_images)
+
+
+def _require_same_score(
+    config: Config, best: dict[str, Any], model: TrainedModel, val: Evaluation
+) -> None:
+    """Refuse to export when the reloaded checkpoint is not what training measured."""
+    prefix, _, name = str(best["metric"]).partition("/")
+    limit = config.trainer.limit_val_batches
+    # The raw weights may have been monitored, or only a part of val scored.
+    is_comparable = prefix == "val" and isinstance(limit, float) and limit == 1.0
+    measured = val.scores.value(name) if is_comparable else best["score"]
+    if model.epoch != best["epoch"] or abs(measured - best["score"]) > _allowed(name, val):
+        raise ExportError(
+            f"the reloaded best checkpoint is of epoch {model.epoch} and scores {best['metric']} "
+            f"{measured:.6f}, but training measured {best['score']:.6f} in epoch {best['epoch']}",
+            expected="the same weights and score: what is exported must be what was measured",
+            mend="this is a fault of this program or of the machine; please report it with log.txt",
+        )
+
+
+def _allowed(name: str, val: Evaluation) -> float:
+    """Return what one image can move a score by when another kernel breaks a tie differently."""
+    is_macro = name.endswith("_macro")
+    smallest = min(count for count in val.scores.confusion.sum(axis=1) if count)
+    classes = len(val.scores.confusion)
+    return 2.0 / min(val.scores.images, classes * int(smallest) if is_macro else val.scores.images)
