@@ -53,6 +53,18 @@ def refusal(folder: RunFolder, other: Identity) -> ResumeError:
     return caught.value
 
 
+@pytest.mark.promise("R2")
+def test_a_run_killed_while_it_began_may_begin_again_and_no_other(folder: RunFolder) -> None:
+    start_record(folder, identity(), {})
+    folder.record_file.unlink()
+
+    assert check_folder(folder, identity()) is None
+    told = refusal(folder, identity(optimizer__learning_rate=1.0))
+    assert "has no run.json but holds config.yaml" in told.what
+    folder.checkpoints.mkdir()
+    assert "holds checkpoints, config.yaml" in refusal(folder, identity()).what
+
+
 @pytest.mark.promise("R4")
 def test_an_unused_folder_is_free_whether_it_exists_or_not(folder: RunFolder) -> None:
     assert check_folder(folder, identity()) is None

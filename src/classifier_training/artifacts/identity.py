@@ -100,7 +100,11 @@ def check_folder(folder: RunFolder, identity: Identity) -> dict[str, Any] | None
     """
     if not folder.record_file.exists():
         foreign = [name for name in _OURS if (folder.path / name).exists()]
-        if foreign:
+        # Killed while it began, this very run left its config.yaml and no more.
+        is_begun = foreign == [folder.config.name] and not _changed(
+            _stored_config(folder), identity.config
+        )
+        if foreign and not is_begun:
             raise ResumeError(
                 f"{folder.path} has no run.json but holds {', '.join(foreign)}",
                 expected="a new folder, or one with a whole run",
