@@ -2,7 +2,7 @@
 
    STORAGE_FOLDER  everything below this path (no trailing slash) is concerned
    STORAGE_REFUSE  any of "rename append link symlink fsync rewrite": answered with ENOTSUP
-   STORAGE_FAIL    ENOSPC or EIO: what write(2) answers below the folder ...
+   STORAGE_FAIL    ENOSPC, EIO or EROFS: what write(2) answers below the folder ...
    STORAGE_AFTER   ... once a checkpoint of this name exists (the disk works until then) */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -52,7 +52,7 @@ static int write_fails(int fd) {
     int rewrite = refuses("rewrite");
     if ((!fail && !rewrite) || fd <= 2 || !fd_below(fd)) return 0;
     if (fail && (!after || access(after, F_OK) == 0)) {
-        errno = strcmp(fail, "EIO") == 0 ? EIO : ENOSPC;
+        errno = strcmp(fail, "EIO") == 0 ? EIO : strcmp(fail, "EROFS") == 0 ? EROFS : ENOSPC;
         return 1;
     }
     struct stat status;

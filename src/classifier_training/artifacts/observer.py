@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
-from loguru import logger
 
 from classifier_training.artifacts.history import History
 from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.artifacts.run_log import log_failure
 from classifier_training.errors import InterruptedRunError
 
 # What Lightning calls on a callback, and what we call on an observer; all of it is fenced.
@@ -61,7 +61,8 @@ def _fenced(hook: Callable[..., Any]) -> Callable[..., Any]:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, training matters more
             self.is_off = True
-            logger.opt(exception=error).error(
+            log_failure(
+                error,
                 "{} failed in {} and is off for the rest of this run; training goes on",
                 type(self).__name__,
                 hook.__name__,

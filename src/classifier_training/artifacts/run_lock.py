@@ -215,11 +215,13 @@ class RunLock:
     def _write(self) -> None:
         data = json.dumps(asdict(self._me)).encode()
         if self._has_kernel_lock:
-            os.pwrite(self._descriptor, data, 0)
-            os.ftruncate(self._descriptor, len(data))
-            os.fsync(self._descriptor)
-        else:
-            self._path.write_bytes(data)
+            with contextlib.suppress(OSError):  # a mount may have locks, and files only as a whole
+                os.pwrite(self._descriptor, data, 0)
+                os.ftruncate(self._descriptor, len(data))
+                with contextlib.suppress(OSError):
+                    os.fsync(self._descriptor)
+                return
+        self._path.write_bytes(data)
 
     def _beat(self) -> None:
         is_told = False

@@ -95,3 +95,14 @@ class RunLog:
         except OSError as error:
             sys.stderr.write(f"the log cannot be written: {self._path}: {error.strerror}\n")
             self._path = None
+
+
+def log_failure(error: Exception, message: str, *values: object) -> None:
+    """Log that something failed which training does not depend on.
+
+    An error of the operating system (a full disk) says all in its text; others get a traceback.
+    """
+    shown = None if isinstance(error, OSError) else error
+    logger.opt(exception=shown, depth=1).error(
+        message + " ({}: {})", *values, type(error).__name__, error
+    )

@@ -13,11 +13,11 @@ import yaml
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from loguru import logger
 
 from classifier_training.artifacts.history import read_history
 from classifier_training.artifacts.observer import Observer
 from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.artifacts.run_log import log_failure
 from classifier_training.errors import InterruptedRunError
 from classifier_training.runtime.files import write_json
 from classifier_training.trackers.base import Outcome, TrackedRun
@@ -171,7 +171,7 @@ def _conclude(feed: Feed) -> None:
     except InterruptedRunError:
         raise
     except Exception as error:  # noqa: BLE001 - the run itself is finished and whole
-        logger.opt(exception=error).error("the loggers were not told that the run is finished")
+        log_failure(error, "the loggers were not told that the run is finished")
 
 
 def _read_ledger(path: Path) -> dict[str, int]:

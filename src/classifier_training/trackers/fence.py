@@ -10,8 +10,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_only
-from loguru import logger
 
+from classifier_training.artifacts.run_log import log_failure
 from classifier_training.errors import InterruptedRunError
 from classifier_training.trackers.base import Outcome, TrackedRun, Tracker
 
@@ -148,7 +148,8 @@ class FencedLogger(Logger):
         except Exception as error:  # noqa: BLE001 - whatever it is, training matters more
             self.is_off = True
             if is_said:
-                logger.opt(exception=error).error(
+                log_failure(
+                    error,
                     "logging.{} failed in {} and is off for the rest of this run; training goes on",
                     self.key,
                     what,

@@ -6,10 +6,9 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from loguru import logger
-
 from classifier_training.artifacts.restarts import failure_of
 from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.artifacts.run_log import log_failure
 from classifier_training.errors import (
     EXIT_UNEXPECTED,
     ClassifierTrainingError,
@@ -37,7 +36,7 @@ def optional(what: str) -> Iterator[None]:
     except InterruptedRunError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the run matters more
-        logger.opt(exception=error).error("{} could not be made; the run goes on", what)
+        log_failure(error, "{} could not be made; the run goes on", what)
 
 
 @contextlib.contextmanager
