@@ -11,6 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # A virtual environment that happens to be active is not ours.
 unexport VIRTUAL_ENV
 unexport PYTHONPATH
+# The theme advertises its successor at every build.
+export NO_MKDOCS_2_WARNING := 1
 # uv trusts what the machine trusts; its own list knows no company's proxy.
 export UV_SYSTEM_CERTS ?= 1
 
@@ -129,6 +131,17 @@ lock: ## Make the locks from pyproject.toml (needs uv); UPGRADE=--upgrade for th
 	$(LOCK) --extra train --constraint locks/dev.txt --output-file locks/train.txt
 	$(LOCK) --constraint locks/dev.txt --output-file locks/runtime.txt
 
+.PHONY: quality
+quality: check ## The same as check, by the sibling's name
+
+.PHONY: docs
+docs: $(READY) ## Serve the documentation on localhost:8000 while you write
+	$(BIN)/mkdocs serve
+
+.PHONY: docs-build
+docs-build: $(READY) ## Build the documentation into site/; a broken link fails
+	$(BIN)/mkdocs build --strict
+
 .PHONY: dist
 dist: $(READY) ## Build wheel and sdist into dist/
 	$(BIN)/python -m build --no-isolation
@@ -146,5 +159,5 @@ build-local: ## Build the training image here (needs docker)
 
 .PHONY: clean
 clean: ## Remove caches and build output; keeps .venv and runs
-	rm -rf build dist htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist site htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

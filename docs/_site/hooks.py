@@ -21,6 +21,13 @@ from classifier_training.config.schema import Config
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "src" / "classifier_training" / "conf"
+_BOUNDS = (
+    ("exclusiveMinimum", ">"),
+    ("minimum", "≥"),
+    ("exclusiveMaximum", "<"),
+    ("maximum", "≤"),
+)
+_WORKER = "https://unpkg.com/iframe-worker/shim"
 # The section of a root configuration, and the group whose options fill it.
 _GROUPS = {
     "data": "data",
@@ -50,7 +57,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Name the tests of each promise, and send links out of docs/ to the repository."""
     if page.file.src_uri == "promises.md":
         markdown = with_tests(markdown)
-    return _outside_links(markdown, page.file.src_uri, str(config.repo_url))
+    return _outside_links(markdown, page.file.src_uri, str(config.extra["repository"]))
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Take what lets the search run from a folder from here instead of from a network."""
+    here = posixpath.relpath("_site/worker.js", posixpath.dirname(page.file.dest_uri) or ".")
+    return output.replace(_WORKER, here)
+
+
+def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
+    """The same for the page of a wrong address."""
+    return output_content.replace(_WORKER, "/_site/worker.js")
 
 
 def _outside_links(markdown: str, source: str, repository: str) -> str:
@@ -186,9 +204,11 @@ def _leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
     for key, value in node.items():
         full = f"{prefix}{key}"
         if isinstance(value, dict) and value:
-            found += [(full, None), *_leaves(value, f"{full}.")] if prefix == "" else [
-                *_leaves(value, f"{full}.")
-            ]
+            found += (
+                [(full, None), *_leaves(value, f"{full}.")]
+                if prefix == ""
+                else [*_leaves(value, f"{full}.")]
+            )
         else:
             found.append((full, value))
     return found
@@ -255,17 +275,12 @@ def _kind(node: dict[str, Any], schema: dict[str, Any]) -> str:
         return "section"
     kind = {"integer": "int", "number": "float", "boolean": "bool", "string": "text",
             "array": "list", "object": "mapping", "null": "null"}  # fmt: skip
-    bounds = [
-        f"{sign} {node[name]}"
-        for name, sign in (("exclusiveMinimum", ">"), ("minimum", "≥"),
-                           ("exclusiveMaximum", "<"), ("maximum", "≤"))  # fmt: skip
-        if name in node
-    ]
+    bounds = [f"{sign} {node[name]}" for name, sign in _BOUNDS if name in node]
     return " ".join([kind[node.get("type", "object")], *bounds])
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
 
 
 def commands() -> str:
@@ -274,8 +289,8 @@ def commands() -> str:
         "# Commands",
         "",
         "Generated from the program. Exit codes: 0 done, 1 unexpected, 2 configuration or usage, 3",
-        "data, 4 diverged, 5 export, verification or a gate, 6 resume refused, 130 interrupted, 143",
-        "SIGTERM (saved; the same command goes on).",
+        "data, 4 diverged, 5 export, verification or a gate, 6 resume refused, 130 interrupted,",
+        "143 SIGTERM (saved; the same command goes on).",
     ]
     root: Any = get_command(app)
     for name, command in root.commands.items():
@@ -283,16 +298,16 @@ def commands() -> str:
         usage = command.get_usage(context).removeprefix("Usage: ").strip()
         lines += ["", f"## classifier {name}", "", _escaped(command.help or ""), ""]
         lines += ["```text", re.sub(r"\s+", " ", usage), "```", ""]
-        options = [row for parameter in command.params if (row := _option(parameter, context))]
+        options = [row for parameter in command.params if (row := _option(parameter))]
         if options:
             lines += ["| | | default |", "|---|---|---|", *options]
     return "\n".join(lines) + "\n"
 
 
-def _option(parameter: Any, context: typer.Context) -> str:
+def _option(parameter: Any) -> str:
     named = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
     if parameter.param_type_name == "argument":
-        named = f"`{parameter.make_metavar(context)}`"
+        named = f"`{str(parameter.name).upper()}`"
     default = parameter.default
     shown = "" if default in (None, False) or callable(default) else f"`{default}`"
     return f"| {named} | {_escaped(getattr(parameter, 'help', None) or '')} | {shown} |"

@@ -19,10 +19,8 @@ WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 # Of object-detection-training, whose users know these names.
 TASKS = (
     "task_manager train test test-cov lint format format-check typecheck precommit quality build "
-    "build-local"
+    "build-local docs docs-build"
 ).split()
-# The same command under another name.
-TARGET_OF = {"quality": "check"}
 NOT_IN_MAKEFILE = {"task_manager", "train"}  # what they run is this project itself
 
 
@@ -55,7 +53,7 @@ def test_pixi_has_the_tasks_of_the_sibling() -> None:
 @pytest.mark.promise("I1")
 @pytest.mark.parametrize("task", sorted(set(TASKS) - NOT_IN_MAKEFILE))
 def test_a_pixi_task_runs_what_the_makefile_runs(task: str) -> None:
-    assert pixi_commands(task) == recipe(TARGET_OF.get(task, task))
+    assert pixi_commands(task) == recipe(task)
 
 
 @pytest.mark.promise("I2")
