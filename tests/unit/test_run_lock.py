@@ -238,6 +238,17 @@ def test_unfinished_files_of_dead_processes_go_and_nothing_else(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
 
 
+@pytest.mark.promise("R2")
+def test_what_a_process_of_the_same_id_left_is_removed(tmp_path: Path) -> None:
+    """In a container every start is process 1."""
+    old, new = (tmp_path / f".{name}.{os.getpid()}.tmp" for name in ("old", "new"))
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+
+    assert remove_leftovers(tmp_path) == [old]
+
+
 @pytest.mark.promise("R10")
 def test_reading_the_lock_file_does_not_open_the_lock(tmp_path: Path) -> None:
     """Whoever copies the folder from within the run opens and closes every file of it."""

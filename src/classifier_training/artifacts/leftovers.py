@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 from loguru import logger
@@ -13,6 +14,8 @@ from loguru import logger
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
 # As runtime.storage names the folders in which it tries a file system out: .probe-PID-RANDOM
 _PROBE = re.compile(r"\.probe-(\d+)-.+")
+# In a container every start may have the same process id.
+_BEGUN = time.time()
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
@@ -23,17 +26,27 @@ def remove_leftovers(folder: Path) -> list[Path]:
     removed = []
     for path in sorted(folder.rglob(".*.tmp")):
         found = _TEMPORARY.fullmatch(path.name)
-        if found and path.is_file() and not path.is_symlink() and not _is_alive(int(found[1])):
+        if found and path.is_file() and not path.is_symlink() and _is_left(path, int(found[1])):
             path.unlink(missing_ok=True)
             removed.append(path)
     for path in sorted(folder.rglob(".probe-*")):
         found = _PROBE.fullmatch(path.name)
-        if found and path.is_dir() and not path.is_symlink() and not _is_alive(int(found[1])):
+        if found and path.is_dir() and not path.is_symlink() and _is_left(path, int(found[1])):
             shutil.rmtree(path, ignore_errors=True)
             removed.append(path)
     if removed:
         logger.info("run: {} unfinished files of a killed process removed", len(removed))
     return removed
+
+
+def _is_left(path: Path, pid: int) -> bool:
+    """Whether who wrote it is gone; our own id may have been that of a process before us."""
+    if pid != os.getpid():
+        return not _is_alive(pid)
+    try:
+        return path.stat().st_mtime < _BEGUN
+    except FileNotFoundError:
+        return False
 
 
 def _is_alive(pid: int) -> bool:
