@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.synchronize
 import os
 import shutil
 import subprocess
@@ -9,8 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
-from classifier_training.data.shared_memory import LoaderPlan, fit_shared_memory
+from classifier_training.data.loading import resolve_workers
+from classifier_training.data.parallel import map_parts
+from classifier_training.data.shared_memory import (
+    LoaderPlan,
+    can_start_processes,
+    fit_shared_memory,
+)
 from classifier_training.runtime.memory import available_memory
 from tests.helpers.data import write_folder
 
@@ -149,3 +157,26 @@ def test_free_memory_is_that_of_the_container(
 
 def test_free_memory_is_unknown_without_linux(tmp_path: Path) -> None:
     assert available_memory(tmp_path, tmp_path / "missing") is None
+
+
+@pytest.mark.promise("D12")
+def test_where_no_process_can_be_started_images_are_read_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A container may forbid writing to /dev/shm, and every semaphore with it."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", refused)
+    said: list[str] = []
+    sink = logger.add(said.append, format="{message}")
+    can_start_processes.cache_clear()
+    try:
+        assert resolve_workers("auto") == resolve_workers(4) == 0
+        doubled = map_parts(len, iter(["a"] * 200), 200, workers=4)
+        assert sum(doubled) == 200
+        assert len([line for line in said if "no semaphore" in line]) == 1
+    finally:
+        logger.remove(sink)
+        can_start_processes.cache_clear()

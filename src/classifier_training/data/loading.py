@@ -16,7 +16,11 @@ from torch.utils.data import DataLoader
 
 from classifier_training.data.dataset import Batch, EvaluationDataset, TrainingDataset
 from classifier_training.data.sampling import EpochBatchSampler
-from classifier_training.data.shared_memory import LoaderPlan, fit_shared_memory
+from classifier_training.data.shared_memory import (
+    LoaderPlan,
+    can_start_processes,
+    fit_shared_memory,
+)
 from classifier_training.runtime.cores import available_cores
 
 _MOST_WORKERS = 8
@@ -28,7 +32,12 @@ _M_MMAP_THRESHOLD = -3
 
 
 def resolve_workers(asked: int | Literal["auto"]) -> int:
-    """Return the number of loader processes; ``auto``: the allowed cores, at most 8."""
+    """Return the number of loader processes; ``auto``: the allowed cores, at most 8.
+
+    None where the system lets none be started.
+    """
+    if not can_start_processes():
+        return 0
     return min(available_cores(), _MOST_WORKERS) if asked == "auto" else asked
 
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from classifier_training.data.shared_memory import can_start_processes
 from classifier_training.errors import DataError
 
 Result = TypeVar("Result")
@@ -39,7 +40,7 @@ def map_parts(
     """
     parts = iter(lambda: list(itertools.islice(paths, _PATHS_A_PART)), [])
     workers = min(workers, -(-total // _PATHS_A_PART))
-    if workers < 2:
+    if workers < 2 or not can_start_processes():
         yield from map(task, parts)
         return
     # Forked where that is sound: a spawned process would import the user's script again.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +16,25 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where torch puts batches, no pl
 _IN_FLIGHT = 2
 # Other processes use the place as well.
 _SHARE = 0.8
+
+
+@functools.cache
+def can_start_processes() -> bool:
+    """Whether processes can be started that this one talks to; said once if not.
+
+    They need semaphores, which lie in shared memory; a container may forbid writing there.
+    """
+    try:
+        multiprocessing.get_context().Lock()
+    except OSError as error:
+        logger.warning(
+            "no semaphore can be made here ({}): images are read by this process alone; mount {} "
+            "so that it can be written, for speed",
+            error.strerror,
+            SHARED_MEMORY,
+        )
+        return False
+    return True
 
 
 class LoaderPlan(NamedTuple):
