@@ -53,6 +53,16 @@ class _Counter(Protocol):
     def get_lock(self) -> Any: ...
 
 
+@dataclass
+class _OwnCounter:
+    """Of a process that decodes alone: needs no shared memory, which may be forbidden."""
+
+    value: int = 0
+
+    def get_lock(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
 @dataclass(frozen=True)
 class CacheJob:
     """What a cache is to hold.
@@ -151,7 +161,9 @@ def _fill(file: int, job: CacheJob) -> None:
     _, first = np.unique(job.manifest.hashes[job.rows], axis=0, return_index=True)
     rows = job.rows[np.sort(first)]
     tasks = [rows[start : start + _ROWS_A_TASK] for start in range(0, len(rows), _ROWS_A_TASK)]
-    taken: _Counter = multiprocessing.get_context("fork").Value("q", 0)
+    taken: _Counter = _OwnCounter()
+    if job.workers:
+        taken = multiprocessing.get_context("fork").Value("q", 0)
     store = partial(_store, _Target(file, job.manifest, job.recipe, job.limit, taken))
     entries, done = [], 0
     for found in _in_processes(store, tasks, job.workers):
