@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -544,6 +545,38 @@ def test_rates_speed_and_gradients_reach_the_loggers_at_their_steps(
     assert logged("train/loss_step").keys() == logged("lr/backbone").keys(), "one axis"
     assert logged("throughput/images_per_s").keys() == {5, 11}, "the last step of each epoch"
     assert logged("val/loss").keys() == {6, 12}, "steps done, as in metrics.csv"
+
+
+@pytest.mark.promise("N8")
+def test_with_accumulation_a_rate_is_logged_once_a_step(folder_data: Path, tmp_path: Path) -> None:
+    logging = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(tmp_path)}
+    train_only(
+        folder_data, tmp_path / "run", "trainer.log_every_n_steps=1", "trainer.max_epochs=1",
+        "trainer.accumulate_grad_batches=4", "data.batch_size=8",
+        *(f"logging.csv.{key}={value}" for key, value in logging.items()),
+        "logging.csv.name=logs", "logging.csv.version=''", *use("Watch"),
+        *only("learning_rate_monitor"), drawn=True,
+    )  # fmt: skip
+
+    rows = table(tmp_path / "logs" / "metrics.csv")
+    rates = [(int(row["step"]), float(row["lr/head"])) for row in rows if row.get("lr/head")]
+    # Six batches: a step after four, and one after the two that are left.
+    assert rates == [(step, Watch.seen["lr"][step][0]) for step in (0, 1)]
+
+
+@pytest.mark.promise("C7")
+def test_the_speed_that_is_printed_is_that_of_training(
+    folder_data: Path, tmp_path: Path, log: list[str]
+) -> None:
+    """Steps of a twentieth of a second and eight images."""
+    train_only(
+        folder_data, tmp_path / "run", "trainer.max_epochs=1",
+        "callbacks.progress.line_every_s=0.0", *use("Sleep", seconds=0.05),
+    )  # fmt: skip
+
+    speeds = [int(found) for line in log for found in re.findall(r"(\d+) img/s", line)]
+    assert speeds
+    assert all(20 < speed <= 160 for speed in speeds)
 
 
 # ---------------------------------------------------------------- ONNXExport

@@ -1,0 +1,1 @@
+"""What one project adds to classifier-training."""
