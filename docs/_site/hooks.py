@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ from classifier_training.cli.main import app
 from classifier_training.config.schema import Config
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.helpers.promises import by_promise  # noqa: E402 - found only from here on
+
 CONF = ROOT / "src" / "classifier_training" / "conf"
 _BOUNDS = (
     ("exclusiveMinimum", ">"),
@@ -84,7 +88,7 @@ def _outside_links(markdown: str, source: str, repository: str) -> str:
 
 def with_tests(markdown: str) -> str:
     """Put the tests that carry an id below its line."""
-    tests = tests_of_promises()
+    tests = by_promise()
 
     def named(found: re.Match[str]) -> str:
         names = tests.get(found[1], [])
@@ -94,38 +98,6 @@ def with_tests(markdown: str) -> str:
         return f"{found[0]}\n  <span class='tests' markdown>{many}: {listed}{more}</span>"
 
     return re.sub(r"^- \*\*([A-Z]+\d+)\*\*.*$", named, markdown, flags=re.MULTILINE)
-
-
-def tests_of_promises() -> dict[str, list[str]]:
-    """Return ``file::test`` by the id that its marks name."""
-    found: dict[str, list[str]] = {}
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        whole = [mark for node in tree.body if _assigns(node) for mark in _marks(node)]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                marks = [mark for part in node.decorator_list for mark in _marks(part)]
-                for mark in dict.fromkeys([*whole, *marks]):
-                    name = f"{path.relative_to(ROOT / 'tests')}::{node.name}"
-                    found.setdefault(mark, []).append(name)
-    return found
-
-
-def _assigns(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Assign) and any(
-        isinstance(target, ast.Name) and target.id == "pytestmark" for target in node.targets
-    )
-
-
-def _marks(node: ast.AST) -> list[str]:
-    return [
-        str(call.args[0].value)
-        for call in ast.walk(node)
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Attribute)
-        and call.func.attr == "promise"
-        and isinstance(call.args[0], ast.Constant)
-    ]
 
 
 def configuration() -> str:

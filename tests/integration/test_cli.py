@@ -27,10 +27,11 @@ from classifier_training.errors import (
 )
 from classifier_training.training.hardware import choose_hardware
 from tests.helpers.data import class_image, write_csv, write_folder, write_jsonl
-from tests.helpers.runs import TINY, tiny_train
+from tests.helpers.runs import TINY, UNDRAWN, tiny_train
 from tests.unit.test_config import check
 
-QUICK = (*TINY, "trainer.max_epochs=1")
+# Pictures take longer than a tiny run, and are looked at elsewhere.
+QUICK = (*TINY, *UNDRAWN, "trainer.max_epochs=1")
 
 
 @dataclass(frozen=True)

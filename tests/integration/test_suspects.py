@@ -107,6 +107,7 @@ def test_the_filled_in_table_corrects_the_next_run(
     assert _table(tmp_path) == rows
 
 
+@pytest.mark.slow
 def test_every_image_is_judged_once_by_the_runs_of_a_cross_validation(tmp_path: Path) -> None:
     root = tmp_path / "images"
     write_folder(root, counts={"train": 10})

@@ -344,6 +344,7 @@ print("FOUND", found, left)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.promise("D9")
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounts a tiny disk")
 def test_full_disk_is_a_warning(manifest: Manifest, tmp_path: Path) -> None:
@@ -436,6 +437,7 @@ def test_auto_leaves_it_where_it_does_not_pay(manifest: Manifest) -> None:
     assert found("each image is read once") == set()
 
 
+@pytest.mark.slow
 @pytest.mark.promise("D9")
 @pytest.mark.promise("C8")
 def test_run_learns_the_same_with_any_cache(folder_data: Path, tmp_path: Path) -> None:
