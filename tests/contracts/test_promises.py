@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.helpers.promises import marked_tests, by_promise
+from tests.helpers.promises import by_promise, marked_tests
 
 ROOT = Path(__file__).parents[2]
 
