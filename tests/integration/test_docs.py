@@ -131,7 +131,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
     for name in ("OLD_RUN", "runs/first", "runs/photos", "runs/jersey", "first"):
         shutil.copytree(top / "RUN", top / name)
-    images = sorted((top / "PATH").rglob("*.png"))[:4]
+    images = [path for path in sorted((top / "PATH").rglob("*.*")) if path.suffix != ".jsonl"][:4]
     for folder in ("photos", "IMAGES"):
         (top / folder).mkdir()
         for path in images:
