@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 # google.rpc.Status of REST answers: HTTP code and its name.
 _STATUS = {
     400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     429: "RESOURCE_EXHAUSTED",
@@ -30,7 +31,8 @@ class FakeVertex:
         jobs: What was created, by name.
         refusals: HTTP codes with which the next creations are answered.
         loses: How many creations succeed without an answer reaching the client.
-        states: What a job's state is at each look, the last one from then on.
+        states: What a job's state is at each look, the last one from then on; a number is the
+            HTTP code of a look that is refused.
         error: ``(code, message)`` of a failed job.
     """
 
@@ -38,12 +40,14 @@ class FakeVertex:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     refusals: list[int] = field(default_factory=list)
     loses: int = 0
-    states: list[str] = field(default_factory=lambda: ["JOB_STATE_SUCCEEDED"])
+    states: list[str | int] = field(default_factory=lambda: ["JOB_STATE_SUCCEEDED"])
     error: tuple[int, str] | None = None
 
-    def seen(self, name: str) -> dict[str, Any]:
-        """Return a job as it is now, and go on."""
+    def seen(self, name: str) -> dict[str, Any] | int:
+        """Return a job as it is now, or the code of a refusal, and go on."""
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        if isinstance(state, int):
+            return state
         self.jobs[name]["state"] = state
         if state == "JOB_STATE_FAILED" and self.error is not None:
             self.jobs[name]["error"] = {"code": self.error[0], "message": self.error[1]}
@@ -80,7 +84,11 @@ def fake_vertex() -> Iterator[FakeVertex]:
                 found = [job for job in service.jobs.values() if job["labels"][label] == value]
                 self._answer(200, {"customJobs": found})
             elif name in service.jobs:
-                self._answer(200, service.seen(name))
+                found = service.seen(name)
+                if isinstance(found, int):
+                    self._refuse(found)
+                else:
+                    self._answer(200, found)
             else:
                 self._refuse(404)
 

@@ -53,6 +53,8 @@ def test_an_epoch_keeps_its_steps(folder_data: Path, images: int, most: int) -> 
     config = tiny_config(folder_data, "data.batch_size=auto")
 
     assert most_images(config, CPU, images=images) == most
+    several = tiny_config(folder_data, "data.batch_size=auto", "trainer.accumulate_grad_batches=4")
+    assert most_images(several, CPU, images=4 * images) == most  # four batches are a step
     assert most_images(config, replace(CPU, device=Device("cuda", "a GPU")), images=10_000) == 256
 
 

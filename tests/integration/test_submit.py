@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.auth.credentials import AnonymousCredentials
 from google.cloud.aiplatform_v1.types import CustomJob, Scheduling
 from typer.testing import CliRunner, Result
 
@@ -34,6 +38,13 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVertex]:
     monkeypatch.setattr(vertex, "_PAUSE_S", 0.01)
     with fake_vertex() as running:
         yield running
+
+
+class _Known(AnonymousCredentials):
+    """Of an account that can prove who it is, whatever the service makes of it."""
+
+    def refresh(self, request: object) -> None:
+        return
 
 
 def _submit(*arguments: str) -> Result:
@@ -89,6 +100,7 @@ def test_the_job_is_what_googles_schema_takes_and_the_launcher_calls() -> None:
         (("trainer=a100",), "a2-highgpu-1g", 1),
         (("trainer=cpu",), "n1-standard-8", 0),
         (("trainer=ddp", "--machine", "l4", "--gpus", "4"), "g2-standard-48", 4),
+        (("trainer=t4", "trainer=l4"), "g2-standard-8", 1),  # the last one is trained with
     ],
 )
 def test_the_preset_chooses_the_machine(
@@ -99,6 +111,41 @@ def test_the_preset_chooses_the_machine(
     spec = job.job_spec.worker_pool_specs[0].machine_spec
     assert (spec.machine_type, spec.accelerator_count) == (machine, gpus)
     assert job.job_spec.scheduling.strategy == Scheduling.Strategy.STANDARD
+
+
+@pytest.mark.promise("I5")
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("data.train_path", "data.val_path", "data.test_path", "data.split.manifest"),
+        *("data.classes", "data.corrections", "model.init_from", "model.weights", "ckpt_path"),
+        "task.checkpoint_path",
+    ],
+)
+def test_every_file_in_a_bucket_is_given_as_the_job_sees_it(key: str) -> None:
+    job, _, _ = _dry(*T4, f"{key}=gs://bucket/some/file")
+
+    args = job.job_spec.worker_pool_specs[0].container_spec.args
+    assert f"{key}=/gcs/bucket/some/file" in args
+
+
+@pytest.mark.promise("I5")
+def test_a_job_runs_as_the_account_that_is_named() -> None:
+    account = "train@p.iam.gserviceaccount.com"
+    assert _dry(*T4, "--service-account", account)[0].job_spec.service_account == account
+    assert _dry(*T4)[0].job_spec.service_account == ""  # the project's default
+
+
+@pytest.mark.promise("I5")
+def test_each_submission_is_told_apart() -> None:
+    """By this a run knows whether a person or the service started it again after a failure."""
+    told = []
+    for _ in range(2):
+        pool = _dry(*T4)[0].job_spec.worker_pool_specs[0]
+        told += [item.value for item in pool.container_spec.env if item.name == SUBMISSION]
+
+    assert len(set(told)) == 2
+    assert all(told)
 
 
 @pytest.mark.promise("I5")
@@ -127,11 +174,13 @@ def test_money_bounds_the_time_and_the_estimate_is_held_against_it() -> None:
         ((DATA,), "nothing says on which machine to train"),
         ((DATA, "trainer=ddp"), "no cloud machine is known for trainer=ddp"),
         ((DATA, "trainer=l4", "--gpus", "3"), "no machine has 3 GPUs"),
+        ((DATA, "trainer=t4", "--gpus", "0"), "no machine has 0 GPUs"),
         (("data.data_root=/home/me/images", "trainer=t4"), "gcloud storage cp -r /home/me/images"),
         (("trainer=t4",), "data.data_root"),
         ((DATA, "trainer=t4", "hydra.run.dir=/tmp/x"), "decided by --run"),
         ((DATA, "trainer=t4", "--run", "s3://bucket/x"), "is no folder in Cloud Storage"),
         ((DATA, "trainer=t4", "--run", "gs://bucket"), "is no folder in Cloud Storage"),
+        ((DATA, "trainer=t4", "--run", "gs://bucket/../other"), "is no folder in Cloud Storage"),
         ((DATA, "trainer=t4", "--region", "us-central1-a"), "a region, not a zone"),
     ],
 )
@@ -159,6 +208,7 @@ def test_a_job_is_told_the_name_of_a_secret_and_never_its_value(
 
     for arguments in (
         ("--secret", "WANDB_API_KEY=0123456789abcdef0123"),
+        ("--secret", f"{named}:0123456789abcdef0123"),
         ("model.init_from=0123456789abcdef0123",),
     ):
         done = _submit(*T4, *arguments, "--dry-run")
@@ -206,6 +256,27 @@ def test_a_job_reads_its_secrets_when_it_starts() -> None:
         server.server_close()
 
 
+@pytest.mark.promise("S4")
+def test_training_reads_the_secrets_it_was_told_the_names_of(tmp_path: Path) -> None:
+    """Before anything else; on a machine that is not Google's it says what it lacks."""
+    told = {
+        "WANDB_API_KEY": "secret:projects/p/secrets/wandb/versions/1",
+        "GCE_METADATA_HOST": "127.0.0.1:9",
+    }
+    command = ["train", "data.data_root=/nowhere", f"hydra.run.dir={tmp_path / 'run'}"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.cli", *command],
+        check=False, capture_output=True, text=True, timeout=60, env=os.environ | told,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+
+    assert done.returncode == 2, done.stderr
+    assert "the secret projects/p/secrets/wandb/versions/1 cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.promise("I5")
 def test_a_job_is_submitted_once_and_watched_through_a_preemption(service: FakeVertex) -> None:
     service.states = [
@@ -231,11 +302,14 @@ def test_a_job_is_submitted_once_and_watched_through_a_preemption(service: FakeV
 
 
 @pytest.mark.promise("I5")
-def test_a_run_folder_has_one_job_at_a_time(service: FakeVertex) -> None:
+@pytest.mark.parametrize("state", ["QUEUED", "PENDING", "RUNNING"])
+def test_a_run_folder_has_one_job_at_a_time(service: FakeVertex, state: str) -> None:
     assert _to(service).exit_code == 0
-    again = _to(service)
+    for job in service.jobs.values():
+        job["state"] = f"JOB_STATE_{state}"
+    again = _to(service, "--run", "gs://bucket/runs/first/")  # the same folder
     assert again.exit_code == 0
-    assert "works in gs://bucket/runs/first already" in again.stdout
+    assert "works in gs://bucket/runs/first/ already" in again.stdout
     assert len(service.jobs) == 1
 
     for job in service.jobs.values():
@@ -266,6 +340,7 @@ def test_a_service_that_is_away_for_a_moment_is_asked_again(service: FakeVertex)
 @pytest.mark.parametrize(
     ("code", "exit_code", "told"),
     [
+        (401, 2, "gcloud auth application-default login"),
         (403, 2, "roles/aiplatform.user"),
         (404, 2, "gcloud services enable"),
         (400, 2, "--dry-run shows the job"),
@@ -274,8 +349,9 @@ def test_a_service_that_is_away_for_a_moment_is_asked_again(service: FakeVertex)
     ],
 )
 def test_each_refusal_says_what_to_do(
-    service: FakeVertex, code: int, exit_code: int, told: str
+    service: FakeVertex, code: int, exit_code: int, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(vertex, "_nobody", _Known)
     service.refusals = [code] * 10
 
     done = _to(service)
@@ -285,6 +361,58 @@ def test_each_refusal_says_what_to_do(
     assert f"told {code}" in done.stderr
     assert "Traceback" not in done.output
     assert not service.jobs
+
+
+@pytest.mark.promise("I5")
+def test_without_credentials_or_googles_client_it_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    done = _submit(*T4)
+    assert done.exit_code == 2, done.output
+    assert "gcloud auth application-default login" in done.stderr
+
+    # What Python has for a package that is not there.
+    monkeypatch.delitem(sys.modules, "google.cloud.aiplatform_v1")
+    monkeypatch.setitem(sys.modules, "google.cloud", None)
+    done = _submit(*T4)
+    assert done.exit_code == 2, done.output
+    assert "pip install 'classifier-training[gcp]'" in done.stderr
+    assert _submit(*T4, "--dry-run").exit_code == 0
+
+
+@pytest.mark.promise("I5")
+def test_watching_outlasts_a_service_that_is_away_for_a_while(service: FakeVertex) -> None:
+    service.states = [
+        *(503, 503, 503, "JOB_STATE_RUNNING"),
+        *(503, 503, 503, "JOB_STATE_SUCCEEDED"),
+    ]
+
+    done = _to(service, "--wait")
+
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("the service does not answer, asking again") == 6
+
+    service.states = [503]
+    done = _to(service, "--wait", "--run", "gs://bucket/runs/second")
+    assert done.exit_code == 1
+    assert "cannot be reached" in done.stderr
+    assert "a job that was made is found" in done.stderr
+
+
+@pytest.mark.promise("I5")
+@pytest.mark.parametrize("state", ["EXPIRED", "CANCELLED", "PARTIALLY_SUCCEEDED"])
+def test_a_job_that_was_stopped_is_over_and_has_not_succeeded(
+    service: FakeVertex, state: str
+) -> None:
+    # Who goes on asking after the last state is told that there is no such job.
+    service.states = ["JOB_STATE_RUNNING", f"JOB_STATE_{state}", 404]
+
+    done = _to(service, "--wait")
+
+    assert done.exit_code == 1, done.output
+    assert f"ended as {state.lower()}" in done.stderr
+    assert "the same command goes on in gs://bucket/runs/first" in done.stderr
 
 
 @pytest.mark.promise("I5")
@@ -328,3 +456,7 @@ def test_a_failed_job_that_is_started_again_ends_at_once_with_the_same_code(
     with pytest.raises(DivergedError):  # a person submitted it again
         tiny_train(*command)
     assert load_run(tmp_path / "run").record["status"] == "failed"
+    monkeypatch.delenv(SUBMISSION)
+    for _ in range(2):  # nor is it refused where no service starts anything
+        with pytest.raises(DivergedError):
+            tiny_train(*command)

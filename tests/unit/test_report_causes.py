@@ -77,6 +77,26 @@ def test_a_planted_pair_is_found_with_its_errors() -> None:
     assert "classifier suspects runs/a" in cause.command
 
 
+def test_one_pair_of_many_that_stands_out_by_chance_is_no_cause() -> None:
+    pairs = [(k, k + 1, 2) for k in range(9)]
+
+    # By itself that pair would have a p-value of 0.02; it is one of ten that were seen.
+    assert confused_pairs(make_evidence([*scattered(), *pairs, (2, 7, 6)])) == []
+    assert len(confused_pairs(make_evidence([*scattered(), *pairs, (2, 7, 12)]))) == 1
+
+
+def test_what_is_expected_of_a_pair_leaves_out_the_class_itself() -> None:
+    """Errors of a class cannot fall on it, so they fall on the others more often."""
+    evidence = make_evidence([(0, 1, 20), (1, 0, 20), (2, 3, 20), (3, 2, 20)])
+
+    causes = confused_pairs(evidence)
+
+    # 20 errors fall on each. Of the 20 of c0, a third would fall on each of the three others, and
+    # as many of c1's on c0: 13.3 instead of 40.
+    assert [cause.cell for cause in causes] == [(0, 1), (2, 3)]
+    assert all("by chance it would be 13.3" in cause.evidence for cause in causes)
+
+
 def test_a_class_that_draws_answers_is_found() -> None:
     drawn = [(k, 4, 8) for k in range(CLASSES) if k != 4]
     evidence = make_evidence([*scattered(), *drawn])
@@ -118,6 +138,11 @@ def test_rare_classes_that_do_as_well_are_no_cause() -> None:
     counts = np.full(CLASSES, 100)
     counts[3] = 8
     assert rare_classes(make_evidence(scattered(), train_counts=counts)) == []
+    others = [(k, 3, 20) for k in range(CLASSES) if k != 3]
+    assert rare_classes(make_evidence(others, train_counts=counts)) == [], "it does better"
+    counts[3] = 60  # fewer than the median, but more than half of it
+    wrong = [(3, k, 8) for k in (0, 1, 2, 4)]
+    assert rare_classes(make_evidence([*scattered(), *wrong], train_counts=counts)) == []
     assert rare_classes(make_evidence(scattered(), train_counts=None)) == []
 
 
@@ -156,14 +181,17 @@ def test_only_slices_marked_as_worse_are_causes_one_a_key() -> None:
         row,
         {**row, "value": "dusk", "images": "20"},
         {**row, "key": "image:shorter_side", "value": "16 to below 24", "images": "10"},
+        {**row, "key": "team", "value": "home", "images": "8"},
         {**row, "key": "camera", "worse": "false"},
     ]
     evidence = make_evidence(scattered(), worse_slices=worse_slices(rows))
 
     causes = weak_slices(evidence)
 
-    assert [cause.code for cause in causes] == ["weak-slice", "low-resolution"]
-    assert [cause.share for cause in causes] == pytest.approx([16 / 50, 4 / 50])
+    assert [cause.code for cause in causes] == ["weak-slice", "low-resolution", "weak-slice"]
+    assert [cause.share for cause in causes] == pytest.approx([16 / 50, 4 / 50, 3.2 / 50])
+    # What a camera does to images can be imitated; what they show cannot.
+    assert [cause.command == "transforms=jersey" for cause in causes] == [True, True, False]
     assert "light = dark" in causes[0].evidence
 
 
@@ -189,6 +217,8 @@ def test_a_train_val_gap_beyond_chance_is_overfitting() -> None:
     small = replace(evidence, others=(SplitScore("val", 9, 10),))
     assert overfitting(small) == []  # ten images may be 90 % right by chance
     assert overfitting(replace(evidence, history=())) == []
+    little = replace(evidence, others=(SplitScore("val", 97_000, 100_000),))
+    assert overfitting(little) == []  # surely less than 99 %, but only by 2 points
 
 
 def test_still_improving_at_the_last_epoch_is_underfitting() -> None:

@@ -81,11 +81,19 @@ def run_submit(
         if options.dry_run:
             sys.stdout.write(json.dumps(spec, indent=2) + "\n")
             return EXIT_OK
-        if find_spec("google.cloud.aiplatform_v1") is None:
+        if not _has_client():
             raise need_extra("google-cloud-aiplatform", "gcp")
         return _submit(spec, options)
 
     return guarded(task, debug=debug)
+
+
+def _has_client() -> bool:
+    """Whether Google's client is installed; without its parents, looking for it raises."""
+    try:
+        return find_spec("google.cloud.aiplatform_v1") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _plan(overrides: list[str], root: str, options: SubmitOptions) -> tuple[dict[str, Any], Budget]:

@@ -18,8 +18,12 @@ from classifier_training.cloud.secrets import REFERENCE, check_reference
 from classifier_training.errors import ConfigError
 
 RUN_LABEL = "classifier-training-run"
-_DATA_KEYS = ("data.data_root", "data.train_path", "data.val_path", "data.test_path")
-_PATH_KEYS = (*_DATA_KEYS, "data.split.manifest", "model.init_from", "ckpt_path", "model.weights")
+# Keys that name a file or folder which training reads.
+_PATH_KEYS = (
+    *("data.data_root", "data.train_path", "data.val_path", "data.test_path"),
+    *("data.split.manifest", "data.classes", "data.corrections"),
+    *("model.init_from", "model.weights", "ckpt_path", "task.checkpoint_path"),
+)
 _REGION = re.compile(r"[a-z]+-[a-z]+\d+")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
