@@ -28,7 +28,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1
 RUN python -m venv /opt/venv \
     && useradd --create-home --uid 1000 classifier \
-    && mkdir /work && chown classifier /work
+    && mkdir /work && chmod a+rwx /work
 WORKDIR /work
 
 
@@ -46,11 +46,12 @@ FROM base AS train
 COPY locks/train.txt /tmp/lock.txt
 RUN pip install --compile --require-hashes --requirement /tmp/lock.txt && rm /tmp/lock.txt
 # Pretrained weights in the image, for machines without a way out: --build-arg WEIGHTS="resnet18 resnet50"
+# Whoever runs it, also as another user, may download others there.
 ARG WEIGHTS=""
 ENV TORCH_HOME=/opt/torch
 RUN mkdir -p "$TORCH_HOME" && for name in $WEIGHTS; do \
         python -c "import sys, torchvision.models as m; m.get_model_weights(sys.argv[1]).DEFAULT.get_state_dict(check_hash=True, weights_only=True)" "$name" || exit 1; \
-    done && chmod -R a+rX "$TORCH_HOME"
+    done && chmod -R a+rwX "$TORCH_HOME"
 COPY --from=wheel /wheels /wheels
 RUN pip install --compile --no-deps /wheels/*.whl
 # The launcher of object-detection-training calls `pixi run task_manager ...`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -165,3 +166,25 @@ def test_the_image_is_built_from_what_the_build_context_lets_through() -> None:
     for source in sources:
         assert any(Path(source).match(pattern) for pattern in allowed), source
         assert (ROOT / source).exists(), source
+
+
+@pytest.mark.promise("I3")
+@pytest.mark.parametrize(("stage", "entry"), [("train", "task_manager"), ("predict", "classifier")])
+def test_an_image_runs_as_a_user_and_holds_its_dependencies_below_its_source(
+    stage: str, entry: str
+) -> None:
+    """What an engine makes of the file was tried by hand: docs/container.md."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line and not line.startswith("#")]
+    start = next(i for i, line in enumerate(lines) if line.endswith(f" AS {stage}"))
+    end = next((i for i in range(start + 1, len(lines)) if lines[i].startswith("FROM")), len(lines))
+    steps = lines[start:end]
+    words = [step.split(maxsplit=1)[0] for step in steps]
+
+    assert json.loads(steps[words.index("ENTRYPOINT")].partition(" ")[2]) == [entry]
+    assert steps[words.index("USER")] == "USER 1000"
+    assert words.index("USER") == max(i for i, word in enumerate(words) if word != "ENTRYPOINT")
+    installs = [step for step in steps if "pip install" in step]
+    assert ["--require-hashes" in step for step in installs] == [True, False]
+    assert "--no-deps" in installs[1]
+    assert not any("SECRET" in line or "_KEY" in line or "TOKEN" in line for line in lines)

@@ -39,6 +39,7 @@ def _signal(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
 @pytest.mark.timeout(600)
 @pytest.mark.promise("R2")
 @pytest.mark.promise("R3")
+@pytest.mark.promise("I3")
 def test_process_1_saves_on_sigterm_and_goes_on_after_that_and_after_a_kill(
     folder_data: Path, tmp_path: Path
 ) -> None:

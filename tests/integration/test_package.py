@@ -46,7 +46,7 @@ def _wheel(dist: Path) -> Path:
     return wheel
 
 
-@pytest.mark.promise("I3")
+@pytest.mark.promise("I6")
 def test_the_wheel_holds_the_package_and_nothing_else(dist: Path) -> None:
     with zipfile.ZipFile(_wheel(dist)) as archive:
         names = set(archive.namelist())
@@ -70,7 +70,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(dist: Path) -> None:
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
-@pytest.mark.promise("I3")
+@pytest.mark.promise("I6")
 def test_the_version_stands_in_one_place(dist: Path) -> None:
     version = classifier_training.__version__
     with zipfile.ZipFile(_wheel(dist)) as archive:
@@ -91,7 +91,7 @@ def test_the_version_stands_in_one_place(dist: Path) -> None:
     assert said.stdout.strip() == version
 
 
-@pytest.mark.promise("I3")
+@pytest.mark.promise("I6")
 def test_the_sdist_builds_the_same_wheel(dist: Path, tmp_path: Path) -> None:
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
@@ -135,7 +135,7 @@ def _say(bin_folder: Path, *words: str | Path, cwd: Path) -> subprocess.Complete
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.promise("I3")
+@pytest.mark.promise("I6")
 @pytest.mark.promise("X3")
 @pytest.mark.parametrize("oldest", [False, True], ids=["newest", "oldest"])
 def test_the_base_install_predicts_and_says_what_it_lacks(
@@ -158,7 +158,7 @@ def test_the_base_install_predicts_and_says_what_it_lacks(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.promise("I3")
+@pytest.mark.promise("I6")
 @pytest.mark.parametrize("oldest", [False, True], ids=["newest", "oldest"])
 def test_the_train_install_trains(oldest: bool, dist: Path, tmp_path: Path) -> None:
     more = ("--resolution", "lowest-direct") if oldest else ()
