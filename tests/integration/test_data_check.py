@@ -265,3 +265,11 @@ def test_changed_images_are_measured_again(tmp_path: Path) -> None:
     assert first.facts is not None
     assert again.facts is not None
     assert (first.facts.widths.max(), again.facts.widths.max()) == (48, 90)
+
+
+@pytest.mark.promise("C5")
+def test_without_data_the_mend_is_a_key() -> None:
+    result = CliRunner().invoke(app, ["check"])
+
+    assert result.exit_code == 2
+    assert "add data.data_root=PATH_TO_YOUR_IMAGES" in result.output

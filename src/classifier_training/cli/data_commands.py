@@ -12,8 +12,9 @@ from classifier_training.cli.options import DataRoot, Debug
 
 def check_command(
     overrides: Annotated[
-        list[str], typer.Argument(help="As for train: data.data_root=PATH ...", show_default=False)
-    ],
+        list[str] | None,
+        typer.Argument(help="As for train: data.data_root=PATH ...", show_default=False),
+    ] = None,
     config_name: Annotated[str, typer.Option("--config-name", help="Root YAML.")] = "train",
     config_dir: Annotated[
         Path | None, typer.Option(help="A folder of YAML files of your own.", file_okay=False)
@@ -27,7 +28,7 @@ def check_command(
 
     raise typer.Exit(
         run_check(
-            overrides,
+            overrides or [],
             root=config_name,
             config_dir=config_dir,
             out=out,
