@@ -75,7 +75,7 @@ def worker_memory(manifest: Manifest, *, workers: int, batches: int, every: int)
     dataset = TrainingDataset(manifest, SPEC, None, 0)
     found: list[Memory] = []
     drawn = 0
-    with shared_heap():
+    with shared_heap(workers):
         loader = training_loader(dataset, sampler, workers=workers, prefetch=2, pin_memory=False)
         while drawn < batches:
             sampler.set_epoch(drawn)

@@ -226,14 +226,14 @@ def test_the_documented_command_runs_on_42_classes(tmp_path: Path) -> None:
     """Jersey numbers as they come: nobody types how many classes there are."""
     labels = ["00", *map(str, range(41))]
     data = tmp_path / "jerseys"
-    for split, count in (("train", 3), ("valid", 1), ("test", 1)):
+    for first, (split, count) in enumerate((("train", 3), ("valid", 1), ("test", 1))):
         folder = data / split
         folder.mkdir(parents=True)
         rows = []
         for position, label in enumerate(labels):
             for number in range(count):
                 name = f"{label}_{number}.jpg"
-                class_image(position, number).save(folder / name)
+                class_image(position, 10 * first + number).save(folder / name)
                 rows.append({"image": name, "prefix": "Which number?", "suffix": label})
         rows.append({"image": "00_0.jpg", "prefix": "Which number?", "suffix": ""})
         (folder / "annotations.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")

@@ -26,7 +26,7 @@ INVENTORY = "upload.json"
 _HISTORY = "metrics.csv"
 _LAST = "checkpoints/last.ckpt"
 _CHECKPOINTS = "checkpoints/"
-_PRUNED = f"{_CHECKPOINTS}epoch="
+_PRUNED = ("checkpoints/epoch=", "plots/confusion_matrix/epoch=", "plots/samples/epoch=")
 # Of this machine and moment.
 _TRANSIENT = (LOCK_NAME, f"{_CHECKPOINTS}{SAVING_NAME}")
 _HELD = ".upload-"
@@ -205,7 +205,7 @@ class Mirror:
             for name, snapshot in late.items():
                 self._copy(snapshot, name)
         self._stamps.update(changed)
-        # Epochs that are no longer among the best. Anything else that is missing here was lost.
+        # Epochs that are no longer among the best or newest. Anything else missing here was lost.
         pruned = [
             name
             for name in self._known
