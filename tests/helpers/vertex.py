@@ -31,6 +31,7 @@ class FakeVertex:
         jobs: What was created, by name.
         refusals: HTTP codes with which the next creations are answered.
         loses: How many creations succeed without an answer reaching the client.
+        drops: Whether those connections are closed, instead of answered with 503.
         states: What a job's state is at each look, the last one from then on; a number is the
             HTTP code of a look that is refused.
         error: ``(code, message)`` of a failed job.
@@ -40,6 +41,7 @@ class FakeVertex:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     refusals: list[int] = field(default_factory=list)
     loses: int = 0
+    drops: bool = False
     states: list[str | int] = field(default_factory=lambda: ["JOB_STATE_SUCCEEDED"])
     error: tuple[int, str] | None = None
 
@@ -71,7 +73,10 @@ def fake_vertex() -> Iterator[FakeVertex]:
             service.jobs[name] = job
             if service.loses:
                 service.loses -= 1
-                self._refuse(503)
+                if service.drops:
+                    self.connection.close()
+                else:
+                    self._refuse(503)
             else:
                 self._answer(200, job)
 

@@ -319,8 +319,9 @@ def test_a_run_folder_has_one_job_at_a_time(service: FakeVertex, state: str) -> 
 
 
 @pytest.mark.promise("I5")
-def test_a_lost_answer_makes_no_second_job(service: FakeVertex) -> None:
-    service.loses = 1
+@pytest.mark.parametrize("drops", [False, True])
+def test_a_lost_answer_makes_no_second_job(service: FakeVertex, drops: bool) -> None:
+    service.loses, service.drops = 1, drops
 
     done = _to(service)
 
@@ -460,3 +461,30 @@ def test_a_failed_job_that_is_started_again_ends_at_once_with_the_same_code(
     for _ in range(2):  # nor is it refused where no service starts anything
         with pytest.raises(DivergedError):
             tiny_train(*command)
+
+
+@pytest.mark.promise("I5")
+def test_a_service_that_cannot_be_reached_is_no_fault_of_the_disk() -> None:
+    done = _submit(*T4, "--endpoint", "http://127.0.0.1:9", "--every-s", "0.01")
+
+    assert done.exit_code == 1
+    assert "Vertex AI in us-central1 cannot be reached" in done.stderr
+    assert "disk" not in done.stderr
+
+
+@pytest.mark.promise("I5")
+def test_a_job_that_is_being_cancelled_still_has_its_folder(service: FakeVertex) -> None:
+    assert _to(service).exit_code == 0
+    for job in service.jobs.values():
+        job["state"] = "JOB_STATE_CANCELLING"
+
+    assert "already (cancelling)" in _to(service).stdout
+    assert len(service.jobs) == 1
+
+
+@pytest.mark.promise("I5")
+def test_every_path_of_the_data_is_looked_at() -> None:
+    done = _submit(*T4, "data.train_path=/home/me/train", "--dry-run")
+
+    assert done.exit_code == 2
+    assert "data.train_path=/home/me/train is a path of this machine" in done.stderr

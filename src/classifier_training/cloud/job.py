@@ -181,12 +181,14 @@ def _moved(override: str) -> str:
         )
     if plain in _PATH_KEYS and value.startswith("gs://"):
         return f"{key}={mounted(value, plain)}"
-    if plain == "data.data_root" and not value.startswith("/gcs/"):
+    is_here = plain == "data.data_root" or (plain in _PATH_KEYS and value.startswith(("/", "~")))
+    # Checkpoints and weights may lie in the image.
+    if is_here and plain.startswith("data.") and not value.startswith("/gcs/"):
         raise ConfigError(
             f"{override} is a path of this machine",
             expected="data in Cloud Storage, which the job sees under /gcs",
             mend=f"copy it (gcloud storage cp -r {value} gs://BUCKET/PATH) and give "
-            "data.data_root=gs://BUCKET/PATH",
+            f"{plain}=gs://BUCKET/PATH",
         )
     return override
 

@@ -23,7 +23,6 @@ from classifier_training.errors import ClassifierTrainingError, ConfigError
 _TRIES = 4
 # Before the second try; doubled before each further one.
 _PAUSE_S = 2.0
-_WAITING = (JobState.JOB_STATE_QUEUED, JobState.JOB_STATE_PENDING, JobState.JOB_STATE_RUNNING)
 _TERMINAL = (
     JobState.JOB_STATE_SUCCEEDED,
     JobState.JOB_STATE_FAILED,
@@ -99,7 +98,7 @@ def running_job(client: JobServiceClient, place: Place) -> Job | None:
         found = client.list_custom_jobs(
             request={"parent": place.parent, "filter": f"labels.{RUN_LABEL}={place.label}"}
         )
-        return next((_job(job) for job in found if job.state in _WAITING), None)
+        return next((_job(job) for job in found if job.state not in _TERMINAL), None)
 
 
 def create(client: JobServiceClient, place: Place, spec: dict[str, Any]) -> Job:
@@ -120,7 +119,7 @@ def create(client: JobServiceClient, place: Place, spec: dict[str, Any]) -> Job:
         for number in range(_TRIES):
             try:
                 return _job(client.create_custom_job(parent=place.parent, custom_job=job))
-            except (exceptions.ServerError, exceptions.TooManyRequests, ConnectionError) as error:
+            except (exceptions.ServerError, exceptions.TooManyRequests, OSError) as error:
                 if number == _TRIES - 1:
                     raise
                 lost = not isinstance(error, exceptions.TooManyRequests)
@@ -221,7 +220,7 @@ def _told(place: Place) -> Iterator[None]:
         ) from error
     except GoogleAuthError as error:
         raise _no_credentials(error) from error
-    except (exceptions.GoogleAPICallError, ConnectionError) as error:
+    except (exceptions.GoogleAPICallError, OSError) as error:  # OSError: also that of requests
         raise CloudError(
             f"Vertex AI in {place.region} cannot be reached: {error}",
             expected="an answer",
