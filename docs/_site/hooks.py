@@ -32,19 +32,11 @@ _BOUNDS = (
     ("maximum", "≤"),
 )
 _WORKER = "https://unpkg.com/iframe-worker/shim"
-# The section of a root configuration, and the group whose options fill it.
-_GROUPS = {
-    "data": "data",
-    "transforms": "transforms",
-    "model": "model",
-    "loss": "loss",
-    "optimizer": "optimizer",
-    "schedule": "schedule",
-    "trainer": "trainer",
-    "callbacks": "callbacks",
-    "logging": "logging",
-    "export": "export",
-}
+# The sections of a root configuration that a group of the same name fills.
+_GROUPS = (
+    *("data", "transforms", "model", "loss", "optimizer", "schedule"),
+    *("trainer", "callbacks", "logging", "export"),
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -111,16 +103,16 @@ def configuration() -> str:
         "(`trainer=t4`), or write a YAML of your own and give its folder by `--config-dir`.",
     ]
     lines += ["", "## Top level", "", *_table(CONF / "base.yaml", Config, "")]
-    for section, group in _GROUPS.items():
+    for section in _GROUPS:
         lines += ["", f"## {section}", ""]
         model = _section(section)
-        files = sorted((CONF / group).glob("*.yaml"))
+        files = sorted((CONF / section).glob("*.yaml"))
         options = [path.stem for path in files if path.stem != "base"]
-        lines += [f"Options: {', '.join(f'`{group}={name}`' for name in options)}."]
+        lines += [f"Options: {', '.join(f'`{section}={name}`' for name in options)}."]
         for path in files:
             rows = _table(path, model, section)
             if len(rows) > 2:
-                title = "every option" if path.stem == "base" else f"`{group}={path.stem}`"
+                title = "every option" if path.stem == "base" else f"`{section}={path.stem}`"
                 lines += ["", f"### {section}: {title}", "", *_head(path), *rows]
     for name in ("experiment", "debug"):
         lines += ["", f"## {name}", ""]
@@ -150,7 +142,7 @@ def _table(path: Path, model: type[BaseModel] | None, section: str) -> list[str]
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for key, default, said in keys(path):
         plain = key.partition(".")[0]
-        if plain in ("defaults", "hydra") or (not section and plain in _GROUPS):
+        if plain == "hydra" or (not section and plain in _GROUPS):
             continue
         full = f"{section}.{key}" if section else key
         kind = _type(model, key)
@@ -176,11 +168,9 @@ def _leaves(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
     for key, value in node.items():
         full = f"{prefix}{key}"
         if isinstance(value, dict) and value:
-            found += (
-                [(full, None), *_leaves(value, f"{full}.")]
-                if prefix == ""
-                else [*_leaves(value, f"{full}.")]
-            )
+            if not prefix:
+                found.append((full, None))
+            found += _leaves(value, f"{full}.")
         else:
             found.append((full, value))
     return found

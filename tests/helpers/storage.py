@@ -44,12 +44,17 @@ def preloaded(build: Path, folder: Path, **more: str) -> dict[str, str]:
     return {"LD_PRELOAD": str(library), "STORAGE_FOLDER": str(folder), **more}
 
 
-def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
-    """Start ``classifier ARGUMENTS`` with the tiny backbone registered, in a process of its own."""
+def start(
+    *arguments: str | Path, within: tuple[str, ...] = (), **environment: str
+) -> subprocess.Popen[str]:
+    """Start ``classifier ARGUMENTS`` with the tiny backbone registered, in a process of its own.
+
+    ``within`` is a program that starts it, such as ``unshare``.
+    """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     searched = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
     return subprocess.Popen(
-        [sys.executable, "-c", _CLASSIFIER, *map(str, arguments)],
+        [*within, sys.executable, "-c", _CLASSIFIER, *map(str, arguments)],
         env={**inherited, "PYTHONPATH": searched, "CUDA_VISIBLE_DEVICES": "", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

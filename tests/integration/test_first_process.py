@@ -6,25 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.helpers.storage import _CLASSIFIER, ROOT, training, wait_for
+from tests.helpers.storage import start, training, wait_for
 
-UNSHARE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-
-
-def _start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Start the command as process 1 of a namespace of its own."""
-    searched = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
-    return subprocess.Popen(
-        [*UNSHARE, sys.executable, "-c", _CLASSIFIER, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": searched, "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 def _signal(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
@@ -51,7 +40,7 @@ def test_process_1_saves_on_sigterm_and_goes_on_after_that_and_after_a_kill(
     run = tmp_path / "run"
     last = run / "checkpoints" / "last.ckpt"
     command = training(folder_data, run, "trainer.max_epochs=200", "callbacks=none")
-    process = _start(*command)
+    process = start(*command, within=UNSHARE)
     wait_for(last, process)
 
     code, output = _signal(process, signal.SIGTERM)
@@ -59,13 +48,13 @@ def test_process_1_saves_on_sigterm_and_goes_on_after_that_and_after_a_kill(
     assert code == 143, output
     assert "stopped by SIGTERM; saved" in output
     before = torch.load(last, weights_only=True)["global_step"]
-    process = _start(*command)
+    process = start(*command, within=UNSHARE)
     while torch.load(last, weights_only=True)["global_step"] == before:
         assert process.poll() is None, process.communicate()[0]
 
     _signal(process, signal.SIGKILL)
 
-    process = _start(*command)
+    process = start(*command, within=UNSHARE)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "was left behind; it is taken over" in output

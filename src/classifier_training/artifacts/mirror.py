@@ -26,7 +26,7 @@ INVENTORY = "upload.json"
 _HISTORY = "metrics.csv"
 _LAST = "checkpoints/last.ckpt"
 _CHECKPOINTS = "checkpoints/"
-_PRUNED = ("checkpoints/epoch=", "plots/confusion_matrix/epoch=", "plots/samples/epoch=")
+_PRUNED = (f"{_CHECKPOINTS}epoch=", "plots/confusion_matrix/epoch=", "plots/samples/epoch=")
 # Of this machine and moment.
 _TRANSIENT = (LOCK_NAME, f"{_CHECKPOINTS}{SAVING_NAME}")
 _HELD = ".upload-"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from classifier_training.errors import ClassifierTrainingError
+from classifier_training.errors import EXIT_UNEXPECTED, ClassifierTrainingError
 
 # Set by `classifier submit`, new for each submission.
 SUBMISSION = "CLASSIFIER_TRAINING_SUBMISSION"
@@ -23,12 +23,15 @@ class FailedBeforeError(ClassifierTrainingError):
         self.exit_code = exit_code
 
 
-def failure_of(error: Exception, exit_code: int) -> dict[str, Any]:
+def failure_of(error: Exception) -> dict[str, Any]:
     """Return what ``run.json`` keeps of a failure."""
-    what = getattr(error, "what", None) or f"{type(error).__name__}: {error}"
+    if isinstance(error, ClassifierTrainingError):
+        code, what = error.exit_code, error.what
+    else:
+        code, what = EXIT_UNEXPECTED, f"{type(error).__name__}: {error}"
     return {
-        "exit_code": exit_code,
-        "what": str(what)[:500],
+        "exit_code": code,
+        "what": what[:500],
         "submission": os.environ.get(SUBMISSION),
     }
 

@@ -18,10 +18,13 @@ from classifier_training.cloud.secrets import REFERENCE, check_reference
 from classifier_training.errors import ConfigError
 
 RUN_LABEL = "classifier-training-run"
-# Keys that name a file or folder which training reads.
-_PATH_KEYS = (
+# Keys that name a file or folder which training reads: of the data, and what may lie in the image.
+_DATA_KEYS = (
     *("data.data_root", "data.train_path", "data.val_path", "data.test_path"),
     *("data.split.manifest", "data.classes", "data.corrections"),
+)
+_PATH_KEYS = (
+    *_DATA_KEYS,
     *("model.init_from", "model.weights", "ckpt_path", "task.checkpoint_path"),
 )
 _REGION = re.compile(r"[a-z]+-[a-z]+\d+")
@@ -181,9 +184,8 @@ def _moved(override: str) -> str:
         )
     if plain in _PATH_KEYS and value.startswith("gs://"):
         return f"{key}={mounted(value, plain)}"
-    is_here = plain == "data.data_root" or (plain in _PATH_KEYS and value.startswith(("/", "~")))
-    # Checkpoints and weights may lie in the image.
-    if is_here and plain.startswith("data.") and not value.startswith("/gcs/"):
+    is_path = plain == "data.data_root" or value.startswith(("/", "~"))
+    if plain in _DATA_KEYS and is_path and not value.startswith("/gcs/"):
         raise ConfigError(
             f"{override} is a path of this machine",
             expected="data in Cloud Storage, which the job sees under /gcs",

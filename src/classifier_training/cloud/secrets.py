@@ -12,8 +12,6 @@ import binascii
 import json
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -79,6 +77,8 @@ def resolve(
 
 
 def _ask(url: str, headers: dict[str, str], secret: str) -> dict[str, Any]:
+    import urllib.request  # only jobs with secrets pay for it, not every start of a training
+
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - addresses of ours
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310

@@ -78,11 +78,11 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         record = check_folder(folder, identity) if is_main else folder.read_record()
         if is_main and record is not None:
             refuse_after_failure(record)
-        if is_main and record is not None and is_finished(record, config):
-            with mirror or contextlib.nullcontext():  # copies what is not there yet
-                tidy_finished(folder, None if mirror else lock)
-                logger.info("{} is finished; nothing to do", folder.path)
-                return Run(folder, folder.read_record())
+            if is_finished(record, config):
+                with mirror or contextlib.nullcontext():  # copies what is not there yet
+                    tidy_finished(folder, None if mirror else lock)
+                    logger.info("{} is finished; nothing to do", folder.path)
+                    return Run(folder, folder.read_record())
         if is_main and mirror is None:
             held.enter_context(lock)
             record = check_folder(folder, identity)  # another process may have begun it meanwhile

@@ -9,11 +9,7 @@ from collections.abc import Iterator
 from classifier_training.artifacts.restarts import failure_of
 from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.artifacts.run_log import log_failure
-from classifier_training.errors import (
-    EXIT_UNEXPECTED,
-    ClassifierTrainingError,
-    InterruptedRunError,
-)
+from classifier_training.errors import InterruptedRunError
 
 
 @contextlib.contextmanager
@@ -48,7 +44,6 @@ def status(folder: RunFolder) -> Iterator[None]:
         folder.update_record({"status": "interrupted"})
         raise
     except Exception as error:
-        code = error.exit_code if isinstance(error, ClassifierTrainingError) else EXIT_UNEXPECTED
         with contextlib.suppress(OSError):  # the disk may be what failed
-            folder.update_record({"status": "failed", "failure": failure_of(error, code)})
+            folder.update_record({"status": "failed", "failure": failure_of(error)})
         raise
