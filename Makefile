@@ -92,7 +92,7 @@ lint: $(READY) ## Lint, direction of imports, declared dependencies
 	$(BIN)/deptry src
 
 .PHONY: format
-format: $(READY) ## Format the code and mend what ruff can mend
+format: $(READY) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 

@@ -18,7 +18,7 @@ from classifier_training.config.instantiate import instantiate
 from classifier_training.config.schema import TransformsConfig
 from classifier_training.config.validate import validate
 from classifier_training.data.dataset import seeded
-from classifier_training.data.synthetic import render_crop
+from classifier_training.synthetic.render import render_crop
 from classifier_training.transforms.build import build_augmentation
 
 CHAINS = ("plain", "default", "no_flip", "jersey")

@@ -25,12 +25,12 @@ from classifier_training.config.validate import validate
 from classifier_training.data.cache import PixelCache
 from classifier_training.data.cache_build import CacheJob, cache_in_memory, cache_on_disk
 from classifier_training.data.dataset import EvaluationDataset, TrainingDataset, unwrap
+from classifier_training.data.decoding import Recipe, read_file
 from classifier_training.data.index import index_data
 from classifier_training.data.loading import bound_heap, evaluation_loader, training_loader
 from classifier_training.data.manifest import Manifest
-from classifier_training.data.recipe import Recipe, read_file
 from classifier_training.data.sampling import EpochBatchSampler
-from classifier_training.runtime.cores import available_cores
+from classifier_training.system.resources import available_cores
 from classifier_training.training.fit import preprocess_spec, reduction_bound
 from classifier_training.transforms.build import build_augmentation
 

@@ -29,9 +29,9 @@ from typing import Any
 import torch
 
 from classifier_training.models.classifier import Classifier
+from classifier_training.run.checkpoint_files import CheckpointFiles
 from classifier_training.training.checkpoint import AtomicCheckpointIO, require_plain
-from classifier_training.training.checkpoint_files import CheckpointFiles
-from classifier_training.training.finite import require_finite_weights
+from classifier_training.training.nan_guard import require_finite_weights
 
 EPOCH_S = 60.0
 

@@ -26,8 +26,8 @@ from classifier_training.data.checks.preflight import find_facts
 from classifier_training.data.checks.run import check_data
 from classifier_training.data.decoding import decode_pixels
 from classifier_training.data.index import index_data
-from classifier_training.data.parallel import map_parts
-from classifier_training.runtime.images import read_image
+from classifier_training.inference.images import read_image
+from classifier_training.system.parallel import map_parts
 
 
 def main() -> None:

@@ -28,18 +28,18 @@ import numpy.typing as npt
 import onnxruntime as ort
 import torch
 
-from classifier_training.artifacts.checkpoint import load_model
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.cli.console import set_up_logging
 from classifier_training.cli.predict import expand
-from classifier_training.evaluation.export_int8 import export_int8
-from classifier_training.evaluation.inference import exact_fp32
-from classifier_training.evaluation.speed import SpeedUp
-from classifier_training.runtime.ahead import map_ahead
-from classifier_training.runtime.cores import available_cores
-from classifier_training.runtime.images import read_image
-from classifier_training.runtime.predictor import Predictor
-from classifier_training.runtime.variants import variant_files
+from classifier_training.evaluation.models import exact_fp32
+from classifier_training.export.int8 import export_int8
+from classifier_training.export.latency import SpeedUp
+from classifier_training.inference.images import read_image
+from classifier_training.inference.predictor import Predictor
+from classifier_training.inference.sidecar import variant_files
+from classifier_training.run.checkpoint import load_model
+from classifier_training.run.folder import RunFolder
+from classifier_training.system.parallel import prefetch_map
+from classifier_training.system.resources import available_cores
 
 Logits = npt.NDArray[np.float32]
 Engine = Callable[[list[bytes]], Logits]
@@ -139,7 +139,7 @@ def folder_speeds(predictor: Predictor, paths: list[Path], rounds: int) -> dict[
     sleeping = without_spinning(predictor)
 
     def read_all() -> None:
-        for _ in map_ahead(prepare, paths, threads=available_cores(), ahead=2 * BATCH):
+        for _ in prefetch_map(prepare, paths, threads=available_cores(), ahead=2 * BATCH):
             pass
 
     def run_all() -> None:

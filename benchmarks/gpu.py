@@ -31,14 +31,14 @@ from classifier_training.data.dataset import Batch, TrainingDataset
 from classifier_training.data.index import index_data
 from classifier_training.data.loading import resolve_workers, training_loader
 from classifier_training.data.sampling import EpochBatchSampler
-from classifier_training.data.synthetic import DEFAULT_CLASSES, SynthSpec, write_dataset
-from classifier_training.evaluation.inference import exact_fp32
+from classifier_training.evaluation.models import exact_fp32
 from classifier_training.models.classifier import Classifier
 from classifier_training.models.losses import ClassificationLoss
 from classifier_training.models.normalize import Normalize
-from classifier_training.training.ema import Ema
-from classifier_training.training.finite import FiniteGuard
+from classifier_training.synthetic.writer import DEFAULT_CLASSES, SynthSpec, write_dataset
 from classifier_training.training.fit import preprocess_spec, train
+from classifier_training.training.module import Ema
+from classifier_training.training.nan_guard import FiniteGuard
 from classifier_training.training.optimizers import build_optimizer
 from classifier_training.transforms.build import build_augmentation
 

@@ -26,7 +26,7 @@ from PIL import Image
 
 from classifier_training.data.decoding import decode_pixels
 from classifier_training.data.loading import bound_heap
-from classifier_training.runtime.images import decode_image, reduction
+from classifier_training.inference.images import decode_image, reduction
 
 Pixels = npt.NDArray[np.uint8]
 Decoder = Callable[[bytes], Pixels]

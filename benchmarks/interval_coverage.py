@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from classifier_training.evaluation.calibration_interval import ece_interval
-from classifier_training.evaluation.intervals import (
+from classifier_training.inference.agreement import softmax
+from classifier_training.metrics.bootstrap import ece_interval, macro_intervals
+from classifier_training.metrics.intervals import (
     Estimate,
     auroc_interval,
     auroc_of_class,
@@ -32,9 +33,7 @@ from classifier_training.evaluation.intervals import (
     mean_interval,
     wilson,
 )
-from classifier_training.evaluation.macro_bootstrap import macro_intervals
 from classifier_training.metrics.probabilistic import calibration, roc_areas
-from classifier_training.runtime.agreement import softmax
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -26,10 +26,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from tests.helpers.label_noise import DIGIT_PAIRS, plant
 
-from classifier_training.data.synthetic import DEFAULT_CLASSES, SynthSpec, write_dataset
+from classifier_training.evaluation.confident_learning import Suspicion, judge, leave_one_out
 from classifier_training.evaluation.label_errors import find_label_errors
-from classifier_training.evaluation.neighbours import leave_one_out
-from classifier_training.evaluation.suspects import Suspicion, judge
+from classifier_training.synthetic.writer import DEFAULT_CLASSES, SynthSpec, write_dataset
 from classifier_training.training.fit import train
 
 ROW = "{:<14} {:<10} {:>6} {:<12} {:>5} {:>6} {:>9} {:>10} {:>7} {:>7}"

@@ -26,8 +26,8 @@ from classifier_training.data.loading import shared_heap, training_loader
 from classifier_training.data.manifest import Manifest
 from classifier_training.data.records import Record
 from classifier_training.data.sampling import EpochBatchSampler
-from classifier_training.runtime.class_map import ClassMap
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.class_map import ClassMap
+from classifier_training.inference.preprocess import PreprocessSpec
 
 SPEC = PreprocessSpec(32, "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _IMAGES = 16

@@ -33,7 +33,7 @@ from torchvision import datasets, models, transforms
 from classifier_training.config.compose import compose_config, make_strict
 from classifier_training.config.schema import TrainerConfig
 from classifier_training.config.validate import validate
-from classifier_training.runtime.cores import available_cores
+from classifier_training.system.resources import available_cores
 from classifier_training.training.fit import train
 from classifier_training.training.hardware import choose_hardware
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from classifier_training.data.synthetic import render_crop
 from classifier_training.plots.confusion import draw_confusion
 from classifier_training.plots.history import draw_history
 from classifier_training.plots.samples import Sample, draw_samples
+from classifier_training.synthetic.render import render_crop
 
 OUT = Path(__file__).parent / "images"
 CLASSES = ("0", "00", "1", "7", "10", "11", "17", "23", "35", "77")

@@ -14,17 +14,17 @@ __version__ = "0.1.0"
 __all__ = ["Predictor", "__version__", "evaluate", "export", "load_run", "train"]
 
 if TYPE_CHECKING:
-    from classifier_training.artifacts.run_folder import load_run
     from classifier_training.evaluation.evaluate import evaluate
-    from classifier_training.evaluation.export import export
-    from classifier_training.runtime.predictor import Predictor
+    from classifier_training.export.onnx import export
+    from classifier_training.inference.predictor import Predictor
+    from classifier_training.run.folder import load_run
     from classifier_training.training.fit import train
 
 _HOMES = {
-    "Predictor": "classifier_training.runtime.predictor",
+    "Predictor": "classifier_training.inference.predictor",
     "evaluate": "classifier_training.evaluation.evaluate",
-    "export": "classifier_training.evaluation.export",
-    "load_run": "classifier_training.artifacts.run_folder",
+    "export": "classifier_training.export.onnx",
+    "load_run": "classifier_training.run.folder",
     "train": "classifier_training.training.fit",
 }
 

@@ -1,6 +1,6 @@
 """One root for every error that a user can cause, and the exit code each one ends with.
 
-A message has three parts: what happened and where, what was expected, and how to mend it. The
+A message has three parts: what happened and where, what was expected, and how to fix it. The
 command line prints the three and no traceback; Python callers get them as attributes.
 """
 
@@ -20,24 +20,24 @@ EXIT_TERMINATED = 143
 
 
 class ClassifierTrainingError(Exception):
-    """Root of the errors that are the user's to mend.
+    """Root of the errors that are the user's to fix.
 
     Args:
         what: What happened, and where (file, line, key, step).
         expected: What was expected instead.
-        mend: What to type or change to mend it.
+        fix: What to type or change to fix it.
     """
 
     exit_code = EXIT_UNEXPECTED
 
-    def __init__(self, what: str, *, expected: str, mend: str) -> None:
+    def __init__(self, what: str, *, expected: str, fix: str) -> None:
         super().__init__(what)
         self.what = what
         self.expected = expected
-        self.mend = mend
+        self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.what}\n  expected: {self.expected}\n  mend:     {self.mend}"
+        return f"{self.what}\n  expected: {self.expected}\n  fix:      {self.fix}"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exception's own would call the constructor without the keyword arguments; errors cross
@@ -59,10 +59,10 @@ class Problem:
 
     key: str
     message: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.message}\n      mend: {self.mend}"
+        return f"{self.key}: {self.message}\n      fix: {self.fix}"
 
 
 class ConfigError(ClassifierTrainingError):
@@ -74,9 +74,9 @@ class ConfigError(ClassifierTrainingError):
     exit_code = EXIT_CONFIG
 
     def __init__(
-        self, what: str, *, expected: str, mend: str, problems: tuple[Problem, ...] = ()
+        self, what: str, *, expected: str, fix: str, problems: tuple[Problem, ...] = ()
     ) -> None:
-        super().__init__(what, expected=expected, mend=mend)
+        super().__init__(what, expected=expected, fix=fix)
         self.problems = problems
 
     def __str__(self) -> str:
@@ -116,6 +116,6 @@ class InterruptedRunError(ClassifierTrainingError):
         exit_code: 143 after SIGTERM, 130 after SIGINT.
     """
 
-    def __init__(self, what: str, *, expected: str, mend: str, exit_code: int) -> None:
-        super().__init__(what, expected=expected, mend=mend)
+    def __init__(self, what: str, *, expected: str, fix: str, exit_code: int) -> None:
+        super().__init__(what, expected=expected, fix=fix)
         self.exit_code = exit_code

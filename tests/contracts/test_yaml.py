@@ -13,12 +13,12 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.compose import CONF_MODULE, compose_config, make_strict
 from classifier_training.config.schema import Config, Section
 from classifier_training.config.validate import validate
 from classifier_training.data.index import index_data
 from classifier_training.errors import ExportError
+from classifier_training.run.folder import RunFolder
 from classifier_training.training.fit import fit
 from tests.helpers.data import write_folder, write_jsonl
 from tests.helpers.runs import TINY

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.cli.train import train
+from classifier_training.run.folder import RunFolder
 from classifier_training.training import finish
 from classifier_training.training.module import ClassifierModule
 from tests.helpers.checkpoints import differences, training_state

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from classifier_training.artifacts.history import read_history
 from classifier_training.errors import InterruptedRunError
+from classifier_training.run.history import read_history
 from tests.helpers.observers import Watch, use
 from tests.helpers.training import train_only
 

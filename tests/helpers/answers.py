@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from classifier_training.evaluation.answers import Answers
-from classifier_training.runtime.class_map import ClassMap
-from classifier_training.runtime.prediction_files import write_evaluated
+from classifier_training.evaluation.predictions import Answers
+from classifier_training.inference.class_map import ClassMap
+from classifier_training.inference.prediction_files import write_evaluated
 
 
 def make_answers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Any, ClassVar
 
-from classifier_training.artifacts.observer import _HOOKS, Observer
+from classifier_training.callbacks.base import _HOOKS, Callback
 from classifier_training.training.signals import interrupted
 
 MODULE = "tests.helpers.failing"
@@ -17,7 +17,7 @@ def use(name: str, **arguments: object) -> list[str]:
     return [f"allow_modules=[{MODULE}]", f"callbacks.{name}._target_={MODULE}.{name}", *given]
 
 
-class _Notes(Observer):
+class _Notes(Callback):
     """Notes how often each hook ran, and raises in one."""
 
     calls: ClassVar[dict[str, int]] = {}
@@ -54,10 +54,10 @@ def _noting(name: str) -> Any:
     return hook
 
 
-def _class(name: str, base: type[Observer], hook: Any) -> Any:
+def _class(name: str, base: type[Callback], hook: Any) -> Any:
     """Make a class that has every hook in its body, so that the fence is put around each."""
     return type(name, (base,), {**{of: hook(of) for of in _HOOKS}, "__module__": MODULE})
 
 
 FailsAt = _class("FailsAt", _Notes, _noting)
-FailsEverywhere = _class("FailsEverywhere", Observer, _failing)
+FailsEverywhere = _class("FailsEverywhere", Callback, _failing)

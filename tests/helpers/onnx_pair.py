@@ -9,18 +9,18 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from classifier_training.config.choices import ResizeMode
-from classifier_training.runtime.class_map import ClassMap
-from classifier_training.runtime.files import write_json
-from classifier_training.runtime.golden import make_golden
-from classifier_training.runtime.preprocess import PreprocessSpec
-from classifier_training.runtime.session import open_session, run_session
-from classifier_training.runtime.sidecar import (
+from classifier_training.inference.class_map import ClassMap
+from classifier_training.inference.golden import make_golden
+from classifier_training.inference.preprocess import PreprocessSpec
+from classifier_training.inference.session import open_session, run_session
+from classifier_training.inference.sidecar import (
     ONNX_NAME,
     SIDECAR_NAME,
     Sidecar,
     onnx_metadata,
     sha256_of,
 )
+from classifier_training.system.files import write_json
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from classifier_training.cli.predict import PredictOptions, run_predict
-from classifier_training.runtime.predictor import Extras
+from classifier_training.inference.predictor import Extras
 
 
 def predict(

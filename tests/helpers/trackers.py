@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 from PIL import Image
 
-from classifier_training.artifacts.observer import Observer
+from classifier_training.callbacks.base import Callback
 from classifier_training.trackers.base import Outcome, TrackedRun, Tracker
 
 _BLOCK = 32768
@@ -23,7 +23,7 @@ _BLOCK = 32768
 MODULE = "tests.helpers.trackers"
 
 
-class Draws(Observer):
+class Draws(Callback):
     """Draws what other observers draw: pictures of an epoch, and one of the whole run."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -38,7 +38,7 @@ class Draws(Observer):
         Image.new("RGB", (8 + number, 8), (number, 0, 0)).save(path)
 
 
-class StopsServer(Observer):
+class StopsServer(Callback):
     """Kills a server, and what it started, after the first epoch.
 
     Args:

@@ -8,20 +8,24 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 
-from classifier_training.artifacts.checkpoint import ModelCard
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.compose import allowed_modules, compose_config, make_strict
 from classifier_training.config.schema import Config
 from classifier_training.config.validate import validate
 from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.index import index_data
 from classifier_training.models.classifier import Classifier
+from classifier_training.run.checkpoint import ModelCard
+from classifier_training.run.folder import RunFolder
 from classifier_training.training.fit import preprocess_spec
 from classifier_training.training.hardware import choose_hardware
-from classifier_training.training.loop import TrainingParts, train_network
+from classifier_training.training.loop import (
+    TrainingParts,
+    build_loss,
+    build_network,
+    train_network,
+)
 from classifier_training.training.module import ClassifierModule
 from classifier_training.training.resume import find_start
-from classifier_training.training.start import build_loss, build_network
 from classifier_training.training.trainer import build_callbacks, build_loggers
 from classifier_training.transforms.build import build_augmentation
 from tests.helpers.runs import TINY, undrawn

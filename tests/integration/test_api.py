@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 import classifier_training
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.errors import ExportError, ResumeError
+from classifier_training.run.folder import Run
 from tests.helpers.data import CLASSES, write_folder
 from tests.helpers.runs import TINY, UNDRAWN, tiny_train
 
@@ -239,7 +239,7 @@ def test_the_commit_is_that_of_the_code_and_not_of_a_repository_around_it(tmp_pa
 
     def state(folder: Path) -> object:
         code = (
-            "import json; from classifier_training.artifacts import provenance as p; "
+            "import json; from classifier_training.run import identity as p; "
             "print(p.__file__); print(json.dumps(p.git_state()))"
         )
         file, found = python(code, PYTHONPATH=str(folder)).splitlines()

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from classifier_training.artifacts.run_folder import load_run
 from classifier_training.cli.main import app
 from classifier_training.config.schema import Config
 from classifier_training.errors import ConfigError, InterruptedRunError
-from classifier_training.training import batch_size
-from classifier_training.training.batch_size import (
+from classifier_training.run.folder import load_run
+from classifier_training.training import estimate
+from classifier_training.training.estimate import (
+    Estimate,
     largest_that_fits,
     most_images,
     with_batch_size,
 )
-from classifier_training.training.estimate import Estimate
 from classifier_training.training.hardware import Device, Hardware
 from tests.helpers.checkpoints import differences, training_state
 from tests.helpers.observers import use
@@ -81,7 +81,7 @@ def test_a_run_goes_on_with_the_size_that_it_began_with(
     def most(_config: Config, _hardware: Hardware, *, images: int) -> int:
         return images
 
-    monkeypatch.setattr(batch_size, "most_images", most)
+    monkeypatch.setattr(estimate, "most_images", most)
     auto = tiny_train(folder_data, tmp_path / "auto", "data.batch_size=auto", *kill)
 
     assert auto.record["batch_size"] == 2

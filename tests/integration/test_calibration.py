@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from classifier_training.artifacts.run_folder import Run, RunFolder
 from classifier_training.config.schema import CalibrationConfig
 from classifier_training.evaluation.calibrate import fit_calibration, write_calibration
-from classifier_training.evaluation.export import export
-from classifier_training.runtime.class_map import ClassMap
-from classifier_training.runtime.predictor import Extras, Predictor
+from classifier_training.export.onnx import export
+from classifier_training.inference.class_map import ClassMap
+from classifier_training.inference.predictor import Extras, Predictor
+from classifier_training.run.folder import Run, RunFolder
 from tests.helpers.data import class_image, write_folder
 from tests.helpers.predicting import predict
 from tests.helpers.runs import tiny_train

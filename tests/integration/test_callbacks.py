@@ -21,14 +21,14 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from loguru import logger
 from PIL import Image
 
-from classifier_training.artifacts.history import read_history
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.callbacks import sample_visualization, training_history
 from classifier_training.callbacks.gradient_monitor import GradientMonitor
 from classifier_training.data.dataset import TrainingDataset
 from classifier_training.errors import ExportError, InterruptedRunError
-from classifier_training.runtime.predictor import Predictor
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.predictor import Predictor
+from classifier_training.inference.preprocess import PreprocessSpec
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.history import read_history
 from classifier_training.training.trainer import build_callbacks
 from tests.helpers import spies
 from tests.helpers.checkpoints import differences, read, training_state

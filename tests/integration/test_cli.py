@@ -15,7 +15,6 @@ import onnxruntime
 import pytest
 from loguru import logger
 
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.train import task_manager, train
 from classifier_training.config.schema import Config
 from classifier_training.errors import (
@@ -25,6 +24,7 @@ from classifier_training.errors import (
     EXIT_RESUME,
     ConfigError,
 )
+from classifier_training.run.folder import Run
 from classifier_training.training.hardware import choose_hardware
 from tests.helpers.data import class_image, write_csv, write_folder, write_jsonl
 from tests.helpers.runs import TINY, UNDRAWN, tiny_train
@@ -47,7 +47,7 @@ class Said:
         assert "Traceback" not in self.err
         told = self.err.partition("error: ")[2]
         assert "\n  expected: " in told
-        assert "\n  mend:     " in told
+        assert "\n  fix:      " in told
         return told
 
 
@@ -86,7 +86,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 BAD = [
-    # what is asked, the exit code, what is named, the mend
+    # what is asked, the exit code, what is named, the fix
     (["data.data_root=nowhere"], EXIT_DATA, "nowhere", "correct the path"),
     (["data.data_root={empty}"], EXIT_DATA, "empty", ""),
     (["data.data_root={data}", "data.train_path=trian"], EXIT_DATA, "trian", ""),
@@ -118,12 +118,12 @@ BAD = [
 
 @pytest.mark.promise("C5")
 @pytest.mark.promise("C8")
-@pytest.mark.parametrize(("asked", "code", "named", "mend"), BAD, ids=lambda row: str(row)[:60])
+@pytest.mark.parametrize(("asked", "code", "named", "fix"), BAD, ids=lambda row: str(row)[:60])
 def test_what_cannot_be_trained_is_named_and_leaves_nothing(
     asked: list[str],
     code: int,
     named: str,
-    mend: str,
+    fix: str,
     cli: Path,
     folder_data: Path,
     capfd: pytest.CaptureFixture[str],
@@ -137,7 +137,7 @@ def test_what_cannot_be_trained_is_named_and_leaves_nothing(
     assert said.code == code
     told = said.error()
     assert named in told
-    assert mend in told.partition("mend:")[2]
+    assert fix in told.partition("fix:")[2]
     assert list(cli.iterdir()) == []
 
 
@@ -529,7 +529,7 @@ def test_a_gpu_that_is_there_but_unusable_stops_the_run(
         choose_hardware(trainer, dev=tmp_path)
 
     assert str(tmp_path / "nvidia0") in caught.value.what
-    assert "trainer=cpu" in caught.value.mend
+    assert "trainer=cpu" in caught.value.fix
 
 
 @pytest.mark.promise("C10")

@@ -135,7 +135,7 @@ def test_the_first_line_comes_before_torch_and_a_wrong_path_is_plain(tmp_path: P
     assert done.returncode == 3
     assert "data.data_root=/no/images" in rest
     assert "expected: " in rest
-    assert "mend: " in rest
+    assert "fix: " in rest
     assert "Traceback" not in done.stderr
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", done.stdout + done.stderr)
     assert list(tmp_path.iterdir()) == []

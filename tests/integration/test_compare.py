@@ -15,14 +15,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from classifier_training.artifacts.report_link import find_report
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.main import app
 from classifier_training.errors import EXIT_CONFIG, EXIT_DATA, EXIT_EXPORT, EXIT_OK
-from classifier_training.evaluation.answers import answers_of
-from classifier_training.evaluation.comparison import compare
-from classifier_training.evaluation.comparison_report import write_comparison
-from classifier_training.evaluation.pairing import pair_answers
+from classifier_training.evaluation.comparison import compare, write_comparison
+from classifier_training.evaluation.predictions import answers_of, pair_answers
+from classifier_training.run.folder import Run, find_report
 from tests.helpers.answers import write_predictions_csv
 from tests.helpers.data import CLASSES
 
@@ -222,7 +219,7 @@ def test_faults_are_told(csvs: tuple[Path, Path], asked: list[str], code: int, t
     assert found == code
     assert told in err
     assert "\n  expected: " in err
-    assert "\n  mend:     " in err
+    assert "\n  fix:      " in err
 
 
 @pytest.mark.promise("C6")

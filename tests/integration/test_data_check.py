@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from classifier_training.cli.main import app
 from classifier_training.data.checks import preflight
-from classifier_training.data.facts import ImageFacts
+from classifier_training.data.image_stats import ImageStats
 from classifier_training.data.index import index_data
 from classifier_training.errors import EXIT_CONFIG, EXIT_DATA, EXIT_OK, DataError
 from tests.helpers.config import data_config
@@ -221,7 +221,7 @@ def test_bad_images_are_left_out_counted_and_recorded(
     assert (report["images"], report["errors"]) == (88, 0)
 
     # The run goes on with the facts that it stored, and is the same run.
-    def decode_again(*_: object, **__: object) -> ImageFacts:
+    def decode_again(*_: object, **__: object) -> ImageStats:
         raise AssertionError("the images were decoded again")
 
     monkeypatch.setattr(preflight, "measure_images", decode_again)

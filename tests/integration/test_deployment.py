@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.verify import run_verify
 from classifier_training.config.choices import RESIZE_MODES, ResizeMode
-from classifier_training.data.facts import measure_images
+from classifier_training.data.image_stats import measure_images
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ConfigError
-from classifier_training.runtime.images import read_image
-from classifier_training.runtime.input_check import InputStatistics, measure
-from classifier_training.runtime.predictor import Extras, Predictor
+from classifier_training.inference.images import read_image
+from classifier_training.inference.input_check import InputStatistics, measure
+from classifier_training.inference.predictor import Extras, Predictor
+from classifier_training.run.folder import Run
 from tests.helpers.onnx_pair import write_pair
 from tests.helpers.pixels import noise, png, write_images
 from tests.helpers.predicting import predict
@@ -374,7 +374,7 @@ def test_mismatched_pair_is_refused_and_nothing_is_written(
 
     assert verified == 5
     assert expected in said
-    assert "mend:" in said
+    assert "fix:" in said
     assert "Traceback" not in said
     if name.startswith("golden"):  # whole, but wrong: what verify is for
         (tmp_path / "p.csv").unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner, Result
 
 from classifier_training.cli.main import app
-from classifier_training.runtime.machine import Diagnosis, diagnose_folder, overall
+from classifier_training.system.machine import Diagnosis, diagnose_folder, overall
 from classifier_training.training.diagnosis import diagnose_training, reach
 from classifier_training.training.estimate import estimate
 from classifier_training.training.hardware import choose_hardware
@@ -93,7 +93,7 @@ def test_a_visible_but_unusable_gpu_is_found(
     found = diagnose_training(config, None, times_steps=False, dev=tmp_path)
 
     assert overall(found) == "fail"
-    assert "driver" in _found(found, "device").mend
+    assert "driver" in _found(found, "device").fix
 
 
 @pytest.mark.promise("D12")
@@ -104,14 +104,14 @@ def test_a_shared_memory_that_is_too_small_is_found(folder_data: Path) -> None:
 
     shared = _found(found, "shared memory")
     assert shared.verdict == "slow"
-    assert "--shm-size" in shared.mend
+    assert "--shm-size" in shared.fix
 
 
 @pytest.mark.promise("R9")
 def test_what_a_mount_does_not_do_is_listed(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from classifier_training.runtime.machine import diagnose_folder\n"
+        "from classifier_training.system.machine import diagnose_folder\n"
         "print([row.found for row in diagnose_folder('run folder', Path(sys.argv[1]))])"
     )
     environment = preloaded(tmp_path, tmp_path / "mount", STORAGE_REFUSE=OBJECT_STORAGE)

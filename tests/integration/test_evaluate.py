@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 import classifier_training
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.console import set_up_logging
 from classifier_training.cli.evaluate import run_evaluate
 from classifier_training.cli.verdict import show_verdict
@@ -29,6 +28,7 @@ from classifier_training.errors import (
     ResumeError,
 )
 from classifier_training.evaluation.evaluate import Evaluation, evaluate
+from classifier_training.run.folder import Run
 from tests.helpers import spies
 from tests.helpers.data import CLASSES, COUNTS, class_image, write_folder
 from tests.helpers.hard_data import write_hard_folder
@@ -397,7 +397,7 @@ def test_what_cannot_be_evaluated_is_told_in_three_parts(
 
     told = capsys.readouterr().err
     assert code == error.exit_code
-    for part in (*says, "error: ", "expected: ", "mend: "):
+    for part in (*says, "error: ", "expected: ", "fix: "):
         assert part in told
     assert "Traceback" not in told
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier_training.artifacts.run_folder import load_run
+from classifier_training.run.folder import load_run
 from tests.helpers.documents import ROOT, commands
 
 # On the CPU of a test machine; a reader's command says nothing of that.

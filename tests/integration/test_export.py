@@ -18,16 +18,16 @@ from onnx import TensorProto
 from typer.testing import CliRunner
 
 import classifier_training
-from classifier_training.artifacts.checkpoint import load_model
-from classifier_training.artifacts.run_folder import Run, RunFolder
 from classifier_training.cli.console import set_up_logging
 from classifier_training.cli.export import ExportOptions, run_export
 from classifier_training.cli.main import app
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ConfigError, DataError, ExportError, ResumeError
 from classifier_training.evaluation.evaluate import evaluate
-from classifier_training.evaluation.export import export, export_verified
-from classifier_training.runtime.predictor import Predictor
+from classifier_training.export.onnx import export, export_verified
+from classifier_training.inference.predictor import Predictor
+from classifier_training.run.checkpoint import load_model
+from classifier_training.run.folder import Run, RunFolder
 from tests.helpers import spies
 from tests.helpers.checkpoints import read
 from tests.helpers.data import CLASSES, write_folder
@@ -321,7 +321,7 @@ def test_a_network_that_does_not_survive_export_fails_the_run_and_the_command(
     told = capsys.readouterr().err
     assert says in told
     assert "\x1b" not in told.partition("error: ")[2]
-    assert "mend: " in told
+    assert "fix: " in told
     assert files_of(out) == before
     assert (out / "model.onnx").read_bytes() == b"an older export"
 

@@ -14,16 +14,16 @@ import pytest
 from jsonschema import Draft202012Validator
 from onnx import TensorProto, numpy_helper
 
-from classifier_training.artifacts.run_folder import Run, RunFolder
 from classifier_training.cli.export import ExportOptions, run_export
 from classifier_training.cli.verify import run_verify
 from classifier_training.errors import ExportError
-from classifier_training.evaluation.export import export
-from classifier_training.evaluation.export_int8 import Int8Export, export_int8, spread
-from classifier_training.evaluation.speed import SpeedUp, measure_speed_up, speed_up
-from classifier_training.runtime.predictor import Predictor
-from classifier_training.runtime.sidecar import SCHEMA_FILE, Sidecar, sha256_of
-from classifier_training.runtime.verification import verify_golden
+from classifier_training.export.int8 import Int8Export, export_int8, spread
+from classifier_training.export.latency import SpeedUp, measure_speed_up, speed_up
+from classifier_training.export.onnx import export
+from classifier_training.inference.predictor import Predictor
+from classifier_training.inference.sidecar import SCHEMA_FILE, Sidecar, sha256_of
+from classifier_training.inference.verification import verify_golden
+from classifier_training.run.folder import Run, RunFolder
 from tests.helpers.data import CLASSES
 from tests.helpers.runs import tiny_train
 

@@ -13,15 +13,15 @@ import pytest
 from jsonschema import Draft202012Validator
 from onnx import numpy_helper
 
-from classifier_training.artifacts import onnx_pixels
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.export import ExportOptions, run_export
 from classifier_training.errors import ExportError
-from classifier_training.evaluation.export_pixels import PixelsExport, export_pixels
-from classifier_training.runtime.images import read_image
-from classifier_training.runtime.predictor import Predictor
-from classifier_training.runtime.sidecar import SCHEMA_FILE, sha256_of
-from classifier_training.runtime.verification import verify_golden
+from classifier_training.export import uint8
+from classifier_training.export.uint8 import PixelsExport, export_pixels
+from classifier_training.inference.images import read_image
+from classifier_training.inference.predictor import Predictor
+from classifier_training.inference.sidecar import SCHEMA_FILE, sha256_of
+from classifier_training.inference.verification import verify_golden
+from classifier_training.run.folder import Run
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_a_graph_that_normalises_otherwise_leaves_no_file(
     def by_256(array: np.ndarray, name: str) -> onnx.TensorProto:
         return from_array(np.asarray(array + np.float32(name == "pixels_255")), name)
 
-    monkeypatch.setattr(onnx_pixels.numpy_helper, "from_array", by_256, raising=True)
+    monkeypatch.setattr(uint8.numpy_helper, "from_array", by_256, raising=True)
     with pytest.raises(ExportError, match="gets other logits than from"):
         export_pixels(run)
 

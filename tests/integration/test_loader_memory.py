@@ -16,7 +16,7 @@ from classifier_training.data.dataset import TrainingDataset, unwrap
 from classifier_training.data.index import index_data
 from classifier_training.data.loading import shared_heap, training_loader
 from classifier_training.data.sampling import EpochBatchSampler
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.preprocess import PreprocessSpec
 from classifier_training.transforms.build import build_augmentation
 from tests.helpers.config import config_of, data_config
 

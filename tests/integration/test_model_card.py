@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from classifier_training.artifacts.run_folder import Run, RunFolder
 from classifier_training.cli.export import ExportOptions, run_export
 from classifier_training.config.choices import ResizeMode
-from classifier_training.report.card_facts import read_facts
+from classifier_training.inference.predictor import Predictor
 from classifier_training.report.model_card import model_card, write_model_card
-from classifier_training.runtime.files import write_json
-from classifier_training.runtime.predictor import Predictor
+from classifier_training.run.card_facts import read_facts
+from classifier_training.run.folder import Run, RunFolder
+from classifier_training.system.files import write_json
 from tests.helpers.data import class_image
 from tests.helpers.markdown import Rendered, fences
 from tests.helpers.onnx_pair import write_pair

@@ -14,9 +14,9 @@ import torch
 from loguru import logger
 from PIL import Image
 
-from classifier_training.artifacts.observer import Observer
-from classifier_training.artifacts.run_folder import Run
+from classifier_training.callbacks.base import Callback
 from classifier_training.errors import InterruptedRunError
+from classifier_training.run.folder import Run
 from tests.helpers.checkpoints import differences, read
 from tests.helpers.data import class_image
 from tests.helpers.failing import FailsAt
@@ -133,7 +133,7 @@ def test_an_observer_sees_no_sanity_check_and_one_process_only(
 
 @pytest.mark.promise("R6")
 def test_a_subclass_of_an_observer_is_fenced_too(log: list[str]) -> None:
-    class Base(Observer):
+    class Base(Callback):
         def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             raise ValueError("base")
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier_training.artifacts.run_folder import Run
-from classifier_training.evaluation.export_int8 import export_int8
-from classifier_training.evaluation.export_pixels import export_pixels
-from classifier_training.evaluation.speed import SpeedUp
-from classifier_training.runtime.predictor import Predictor
+from classifier_training.export.int8 import export_int8
+from classifier_training.export.latency import SpeedUp
+from classifier_training.export.uint8 import export_pixels
+from classifier_training.inference.predictor import Predictor
+from classifier_training.run.folder import Run
 
 ROOT = Path(__file__).parents[2]
 

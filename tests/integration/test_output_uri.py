@@ -15,12 +15,12 @@ import pytest
 import torch
 from moto.server import ThreadedMotoServer
 
-from classifier_training.artifacts.identity import Identity
-from classifier_training.artifacts.mirror import INVENTORY, Mirror
-from classifier_training.artifacts.object_store import ObjectStore, StoreError
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.errors import ClassifierTrainingError, ConfigError, ResumeError
-from classifier_training.runtime.files import write_json, write_text
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.identity import Identity
+from classifier_training.run.mirror import INVENTORY, Mirror
+from classifier_training.run.object_store import ObjectStore, StoreError
+from classifier_training.system.files import write_json, write_text
 from tests.helpers.runs import tiny_train
 from tests.helpers.storage import finish, start, training, wait_for
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import classifier_training
-from classifier_training.artifacts.run_folder import Run
+from classifier_training.run.folder import Run
 from tests.helpers.documents import ROOT
 
 CONF = ROOT / "src" / "classifier_training" / "conf"
@@ -55,7 +55,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(dist: Path) -> None:
         assert f"classifier_training/conf/{path.relative_to(CONF)}" in names
     for needed in (
         "classifier_training/py.typed",
-        "classifier_training/runtime/labels_mapping.schema.json",
+        "classifier_training/inference/labels_mapping.schema.json",
         "classifier_training/report/templates/report.html.j2",
         "classifier_training/report/templates/report.css",
         "classifier_training/report/templates/report.js",

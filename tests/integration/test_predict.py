@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from classifier_training.artifacts.checkpoint import load_model
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.verify import run_verify
+from classifier_training.run.checkpoint import load_model
+from classifier_training.run.folder import Run
 from tests.helpers.onnx_pair import write_pair
 from tests.helpers.pixels import noise, write_images
 from tests.helpers.predicting import predict
@@ -83,7 +83,7 @@ def test_torch_is_not_imported(tiny_run: Run, folder_data: Path, command: str) -
 
 @pytest.mark.promise("X3")
 def test_runtime_needs_numpy_pillow_and_onnxruntime_only() -> None:
-    code = "import sys, classifier_training.runtime.verification; print(*sys.modules)"
+    code = "import sys, classifier_training.inference.verification; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
 
     loaded = set(done.stdout.split())
@@ -194,7 +194,7 @@ def test_broken_image_is_named_and_leaves_no_file(
 
     message = capsys.readouterr().err
     assert f"error: cannot decode image {broken}: " in message
-    assert "mend:" in message
+    assert "fix:" in message
     assert "Traceback" not in message
     assert sorted(tmp_path.iterdir()) == before
 
@@ -232,7 +232,7 @@ def test_mistakes_are_told(
     message = capsys.readouterr().err
     assert f"error: {expected}" in message
     assert "expected:" in message
-    assert "mend:" in message
+    assert "fix:" in message
     assert sorted(Path().rglob("*")) == before
 
 
@@ -332,7 +332,7 @@ def test_verify_finds_moved_data(
 
     message = capsys.readouterr().err
     assert codes == [0, 5, 3, 2]
-    assert "mend:     say where they lie: --data DIR" in message
+    assert "fix:      say where they lie: --data DIR" in message
     assert f"cannot read image {tmp_path}/nowhere" in message
     assert "is no run folder" in message
 

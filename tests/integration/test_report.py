@@ -18,13 +18,13 @@ import pytest
 from loguru import logger
 from typer.testing import CliRunner, Result
 
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.main import app
-from classifier_training.report import thumbnails
-from classifier_training.report.deployment import deployment_of
-from classifier_training.report.stored import read_stored
-from classifier_training.runtime.images import read_image
-from classifier_training.runtime.sidecar import Sidecar
+from classifier_training.inference.images import read_image
+from classifier_training.inference.sidecar import Sidecar
+from classifier_training.report import gallery
+from classifier_training.report.sections import deployment_of
+from classifier_training.run.folder import Run
+from classifier_training.run.report_data import read_stored
 from tests.helpers.report_data import HOSTILE, named_run
 from tests.helpers.runs import tiny_train
 
@@ -176,7 +176,7 @@ def test_paths_that_leave_the_data_root_are_not_read(tmp_path: Path, tiny_run: R
     (tmp_path / "secret.png").write_bytes((root / "000.png").read_bytes())
     paths = ["000.png", "../secret.png", str(tmp_path / "secret.png"), "gone.png"]
 
-    found = thumbnails.thumbnails(root, paths, lambda _done, _total: None)
+    found = gallery.thumbnails(root, paths, lambda _done, _total: None)
 
     assert list(found.uris) == ["000.png"]
     assert found.missing == 3
@@ -186,9 +186,9 @@ def test_paths_that_leave_the_data_root_are_not_read(tmp_path: Path, tiny_run: R
 def test_pictures_stay_within_their_budget(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(tiny_run.record["data_root"])
     paths = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.png"))]
-    monkeypatch.setattr(thumbnails, "BUDGET", 30_000)
+    monkeypatch.setattr(gallery, "BUDGET", 30_000)
 
-    found = thumbnails.thumbnails(root, paths, lambda _done, _total: None)
+    found = gallery.thumbnails(root, paths, lambda _done, _total: None)
 
     assert 0 < sum(map(len, found.uris.values())) <= 30_000
     assert found.left_out == len(paths) - len(found.uris)
@@ -258,7 +258,7 @@ def test_errors_name_the_thing_and_the_mend(unfinished: Path, run: Run, tmp_path
     for code, result in table.items():
         assert result.exit_code == code, result.output
         assert "expected:" in result.output
-        assert "mend:" in result.output
+        assert "fix:" in result.output
         assert "Traceback" not in result.output
     assert not (unfinished / "report.html").exists()
 

@@ -12,8 +12,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from classifier_training.artifacts.run_folder import Run
-from classifier_training.runtime.prediction_files import TRUTH_COLUMNS
+from classifier_training.inference.prediction_files import TRUTH_COLUMNS
+from classifier_training.run.folder import Run
 from tests.helpers.browser import (
     SERIOUS,
     chromium,
@@ -53,9 +53,9 @@ def page_of(run: Run) -> Path:
 
 
 def answers(run: Run) -> list[dict[str, str]]:
-    from classifier_training.evaluation.labelled import read_table
+    from classifier_training.evaluation.tables import read_table
 
-    return read_table(run.folder.evaluation("test") / "predictions.csv", TRUTH_COLUMNS, mend="")
+    return read_table(run.folder.evaluation("test") / "predictions.csv", TRUTH_COLUMNS, fix="")
 
 
 def shown_paths(driver: webdriver.Chrome) -> set[str]:

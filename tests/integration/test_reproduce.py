@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.main import app
+from classifier_training.run.folder import Run
 
 
 def _reproduce(*arguments: str | Path) -> Result:
@@ -62,7 +62,7 @@ def test_changed_or_missing_data_is_refused_before_anything_is_written(
         done = _reproduce(copied, "--data-root", root)
         assert done.exit_code == 3
         assert said in done.output
-        assert "mend: " in done.output
+        assert "fix: " in done.output
 
     assert not copied.with_name("run_reproduced").exists()
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from loguru import logger
 
-from classifier_training.artifacts.checkpoint import scored_state, unpack_card
-from classifier_training.artifacts.history import read_history
-from classifier_training.artifacts.run_folder import Run, RunFolder, load_run
 from classifier_training.errors import ConfigError, InterruptedRunError, ResumeError
+from classifier_training.run.checkpoint import scored_state, unpack_card
+from classifier_training.run.folder import Run, RunFolder, load_run
+from classifier_training.run.history import read_history
 from tests.helpers.checkpoints import differences, read, training_state
 from tests.helpers.data import CLASSES, write_folder
 from tests.helpers.observers import Watch, use

@@ -16,9 +16,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from loguru import logger
 
-from classifier_training.artifacts.checkpoint import load_model
-from classifier_training.artifacts.run_folder import Run, RunFolder
-from classifier_training.artifacts.run_lock import RunLock
 from classifier_training.errors import (
     ClassifierTrainingError,
     ConfigError,
@@ -27,13 +24,16 @@ from classifier_training.errors import (
     InterruptedRunError,
     ResumeError,
 )
-from classifier_training.models.archive import damage_of, digest_of
 from classifier_training.models.normalize import Normalize
 from classifier_training.models.weights import read_checkpoint
+from classifier_training.run.checkpoint import load_model
+from classifier_training.run.checkpoint_files import CheckpointFiles
+from classifier_training.run.folder import Run, RunFolder
+from classifier_training.run.lock import RunLock
+from classifier_training.system.integrity import damage_of, digest_of
 from classifier_training.training.checkpoint import RunCheckpoint
-from classifier_training.training.checkpoint_files import CheckpointFiles
+from classifier_training.training.distributed import Processes
 from classifier_training.training.signals import StopSignals
-from classifier_training.training.together import Together
 from tests.helpers.checkpoints import differences, read, training_state
 from tests.helpers.config import config_of
 from tests.helpers.data import write_folder
@@ -202,7 +202,7 @@ def test_lost_memory_processes_and_data_are_told_and_the_run_goes_on(
 
     assert type(stopped.value) is error
     assert stopped.value.exit_code == {"data": 3, "worker": 1}.get(how, 2)
-    assert told in stopped.value.mend
+    assert told in stopped.value.fix
     assert saved == 6
     one, other = training_state(folder.last), training_state(whole.last)
     one["callbacks"] = {k: v for k, v in one["callbacks"].items() if "Crash" not in k}
@@ -362,7 +362,7 @@ def test_a_kill_between_best_and_last_leaves_the_best_that_last_knows(tmp_path: 
             torch.save({"epoch": epoch}, draft)
             files.publish(draft, [f"epoch={epoch:04d}.ckpt", *names], epoch=epoch, step=epoch)
     config = config_of("data.data_root=x").checkpoint
-    checkpoint = RunCheckpoint(folder, config, StopSignals(), Together())
+    checkpoint = RunCheckpoint(folder, config, StopSignals(), Processes())
     state = {"rows": [{"epoch": 0, "step": 0}], "best_epoch": 0, "best_score": 0.5}
     checkpoint.load_state_dict({**state, "kept": {"epoch=0000.ckpt": 0.5}})
 

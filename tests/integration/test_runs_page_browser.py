@@ -11,9 +11,9 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from typer.testing import CliRunner
 
-from classifier_training.artifacts.run_folder import Run, load_run
 from classifier_training.cli.main import app
-from classifier_training.runtime.files import write_json
+from classifier_training.run.folder import Run, load_run
+from classifier_training.system.files import write_json
 from tests.helpers.browser import (
     SERIOUS,
     chromium,

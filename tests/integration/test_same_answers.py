@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.console import set_up_logging
 from classifier_training.cli.verify import run_verify
 from classifier_training.evaluation.evaluate import evaluate
-from classifier_training.runtime.images import read_image
-from classifier_training.runtime.predictor import Predictor
+from classifier_training.inference.images import read_image
+from classifier_training.inference.predictor import Predictor
+from classifier_training.run.folder import Run
 from tests.helpers import spies
 from tests.helpers.data import CLASSES, COUNTS
 from tests.helpers.hard_data import write_hard_folder

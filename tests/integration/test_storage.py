@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from classifier_training.artifacts.history import read_history
+from classifier_training.run.history import read_history
 from tests.helpers.storage import (
     OBJECT_STORAGE,
     finish,
@@ -97,7 +97,7 @@ def test_a_disk_that_fails_in_mid_run_is_named_and_the_same_command_goes_on(
     assert code == 1
     assert "Traceback" not in output
     assert f"error: {said}: {run}" in output
-    assert "mend: " in output
+    assert "fix: " in output
     torch.load(last, weights_only=True)  # whole
 
     code, output = finish(start(*command))

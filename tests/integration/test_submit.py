@@ -18,12 +18,12 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.aiplatform_v1.types import CustomJob, Scheduling
 from typer.testing import CliRunner, Result
 
-from classifier_training.artifacts.restarts import SUBMISSION, FailedBeforeError
-from classifier_training.artifacts.run_folder import load_run
 from classifier_training.cli.main import app
 from classifier_training.cloud import vertex
 from classifier_training.cloud.secrets import resolve
 from classifier_training.errors import ConfigError, DivergedError
+from classifier_training.run.folder import load_run
+from classifier_training.run.identity import SUBMISSION, FailedBeforeError
 from tests.helpers.observers import use
 from tests.helpers.runs import tiny_train
 from tests.helpers.vertex import FakeVertex, fake_vertex
@@ -250,7 +250,7 @@ def test_a_job_reads_its_secrets_when_it_starts() -> None:
         refused = {"HF_TOKEN": "secret:projects/p/secrets/other/versions/latest"}
         with pytest.raises(ConfigError, match="projects/p/secrets/other") as told:
             resolve(refused, metadata=url, api=url)
-        assert "secretAccessor" in told.value.mend
+        assert "secretAccessor" in told.value.fix
     finally:
         server.shutdown()
         server.server_close()

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.cli.main import app
 from classifier_training.data.index import index_data
 from classifier_training.evaluation.label_errors import COLUMNS, find_label_errors
 from classifier_training.evaluation.label_evidence import KINDS
+from classifier_training.run.folder import Run
 from tests.helpers.config import data_config
 from tests.helpers.data import class_image, write_folder
 from tests.helpers.runs import tiny_train

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from classifier_training.artifacts.history import read_history
-from classifier_training.artifacts.run_folder import Run, RunFolder
 from classifier_training.cli.train import train as train_command
 from classifier_training.errors import EXIT_CONFIG, ConfigError, InterruptedRunError
+from classifier_training.run.folder import Run, RunFolder
+from classifier_training.run.history import read_history
 from tests.helpers.checkpoints import differences, read
 from tests.helpers.observers import use
 from tests.helpers.runs import TINY, tiny_train

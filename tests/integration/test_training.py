@@ -14,12 +14,12 @@ import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 
-from classifier_training.artifacts.checkpoint import load_model
-from classifier_training.artifacts.history import read_history
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.evaluation.evaluate import evaluate
 from classifier_training.models.losses import ClassificationLoss
 from classifier_training.models.normalize import Normalize
+from classifier_training.run.checkpoint import load_model
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.history import read_history
 from tests.helpers.checkpoints import differences, read
 from tests.helpers.data import write_folder
 from tests.helpers.observers import Watch, use

@@ -13,8 +13,8 @@ import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.callbacks import Callback
 
-from classifier_training.artifacts.history import read_history
-from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.history import read_history
 from tests.helpers.checkpoints import differences, read, training_state
 from tests.helpers.runs import TINY
 

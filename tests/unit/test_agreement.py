@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from classifier_training.runtime.agreement import compare_logits, softmax
+from classifier_training.inference.agreement import compare_logits, softmax
 
 
 def rows(*values: list[float]) -> np.ndarray:

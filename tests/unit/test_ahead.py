@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from classifier_training.runtime.ahead import map_ahead
+from classifier_training.system.parallel import prefetch_map
 
 
 def test_results_come_in_order_whoever_finishes_first() -> None:
@@ -14,7 +14,7 @@ def test_results_come_in_order_whoever_finishes_first() -> None:
         time.sleep(0.02 if number % 2 == 0 else 0)
         return number * number
 
-    found = list(map_ahead(slow_when_even, range(20), threads=4, ahead=6))
+    found = list(prefetch_map(slow_when_even, range(20), threads=4, ahead=6))
 
     assert found == [number * number for number in range(20)]
 
@@ -30,7 +30,7 @@ def test_no_more_is_read_than_asked_however_slow_the_consumer(ahead: int) -> Non
             taken += 1
             yield number
 
-    for consumed, _ in enumerate(map_ahead(str, items(), threads=2, ahead=ahead), start=1):
+    for consumed, _ in enumerate(prefetch_map(str, items(), threads=2, ahead=ahead), start=1):
         assert taken <= consumed + ahead - 1
 
     assert taken == 100
@@ -44,7 +44,7 @@ def test_work_goes_on_while_the_consumer_is_busy() -> None:
             third.set()
         return number
 
-    results = map_ahead(note, range(10), threads=1, ahead=4)
+    results = prefetch_map(note, range(10), threads=1, ahead=4)
     assert next(results) == 0
 
     assert third.wait(5)
@@ -55,7 +55,7 @@ def test_error_stands_in_the_place_of_its_result() -> None:
     def half(number: int) -> float:
         return 1 / (number - 3)
 
-    results = map_ahead(half, range(6), threads=2, ahead=4)
+    results = prefetch_map(half, range(6), threads=2, ahead=4)
     found = [next(results) for _ in range(3)]
 
     assert found == [-1 / 3, -1 / 2, -1]
@@ -70,7 +70,7 @@ def test_closing_drops_what_was_not_begun() -> None:
         begun.append(number)
         time.sleep(0.05)
 
-    results = map_ahead(note, range(100), threads=1, ahead=50)
+    results = prefetch_map(note, range(100), threads=1, ahead=50)
     next(results)
     results.close()
 

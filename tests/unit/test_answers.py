@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import log_loss
 
 from classifier_training.errors import DataError
-from classifier_training.evaluation.answers import read_answers
+from classifier_training.evaluation.predictions import read_answers
 from tests.helpers.answers import write_predictions_csv
 
 pytestmark = pytest.mark.promise("N2")
@@ -104,6 +104,6 @@ def test_missing_files_name_the_command_that_makes_them(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"no evaluation/test/predictions\.csv") as caught:
         read_answers(tmp_path / "run", "test")
-    assert f"classifier evaluate {tmp_path / 'run'} --split test" in caught.value.mend
+    assert f"classifier evaluate {tmp_path / 'run'} --split test" in caught.value.fix
     with pytest.raises(DataError, match=r"no\.csv"):
         read_answers(tmp_path / "no.csv", "test")

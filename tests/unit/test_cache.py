@@ -16,24 +16,25 @@ import pytest
 import torch
 from loguru import logger
 
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.data.cache import cache_key, open_cache
 from classifier_training.data.cache_build import (
     CacheFullError,
     CacheJob,
     cache_in_memory,
     cache_on_disk,
+    choose_place,
+    open_caches,
 )
-from classifier_training.data.cache_choice import choose_place, open_caches
 from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.dataset import EvaluationDataset, TrainingDataset, unwrap
+from classifier_training.data.decoding import Recipe
 from classifier_training.data.index import index_data
 from classifier_training.data.loading import evaluation_loader, training_loader
 from classifier_training.data.manifest import Manifest
-from classifier_training.data.recipe import Recipe
 from classifier_training.data.sampling import EpochBatchSampler
 from classifier_training.errors import DataError
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.preprocess import PreprocessSpec
+from classifier_training.run.folder import RunFolder
 from classifier_training.transforms.build import build_augmentation
 from tests.helpers.config import config_of, data_config
 from tests.helpers.onnx_pair import MEAN, STD
@@ -331,7 +332,7 @@ import sys
 from pathlib import Path
 from loguru import logger
 from tests.unit.test_cache import AUGMENTED, job_of
-from classifier_training.data.cache_choice import open_caches
+from classifier_training.data.cache_build import open_caches
 from classifier_training.data.index import index_data
 from tests.helpers.config import data_config
 config = data_config(sys.argv[1], cache="disk", cache_dir=sys.argv[2])

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
+from classifier_training.inference.calibration import Calibration, ConformalRule, energies
 from classifier_training.metrics.calibration import (
     conformal_threshold,
     coverage_curve,
@@ -17,7 +18,6 @@ from classifier_training.metrics.calibration import (
     threshold_for_accuracy,
     threshold_for_coverage,
 )
-from classifier_training.runtime.calibration import Calibration, ConformalRule, energies
 
 
 def drawn(

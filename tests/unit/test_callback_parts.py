@@ -13,8 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from classifier_training.artifacts.epoch_files import epoch_name, keep_pictures
-from classifier_training.artifacts.step_table import StepTable
+from classifier_training.callbacks.base import StepTable, epoch_name, keep_pictures
 from classifier_training.callbacks.sample_visualization import choose
 from classifier_training.metrics.from_confusion import most_confused
 from classifier_training.plots import history

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from classifier_training.report.card_markdown import block, table, text
+from classifier_training.report.markdown import block, table, text
 from tests.helpers.markdown import Rendered, fences
 
 NAMES = [

@@ -6,7 +6,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from classifier_training.errors import DataError
-from classifier_training.runtime.class_map import ClassMap
+from classifier_training.inference.class_map import ClassMap
 from tests.helpers.pixels import numbered, write_images
 
 LOOKALIKES = ("null", "NO", "no", "1e3", "1000", "10", "9", "08", "8", "00", "0", " 0", "é", "日")

@@ -19,11 +19,15 @@ from sklearn.metrics import (
 )
 
 from classifier_training.errors import ConfigError, DataError
-from classifier_training.evaluation.comparison import Comparison, Difference, compare
-from classifier_training.evaluation.comparison_report import sentence, table
-from classifier_training.evaluation.paired_scores import weighted_scores
-from classifier_training.evaluation.paired_tests import holm, mcnemar
-from classifier_training.evaluation.pairing import pair_answers
+from classifier_training.evaluation.comparison import (
+    Comparison,
+    Difference,
+    compare,
+    sentence,
+    table,
+)
+from classifier_training.evaluation.predictions import pair_answers
+from classifier_training.metrics.paired import holm, mcnemar, weighted_scores
 from tests.helpers.answers import make_answers, noisy
 
 pytestmark = pytest.mark.promise("N2")

@@ -61,7 +61,7 @@ def problems_of(overrides: tuple[str, ...]) -> dict[str, Problem]:
 
 
 TYPOS = [
-    # what is typed, the key that is named, what the mend says
+    # what is typed, the key that is named, what the fix says
     ("data.bach_size=3", "data.bach_size", "did you mean data.batch_size?"),
     ("data.dataroot=x", "data.dataroot", "did you mean data.data_root?"),
     ("data.split.vall=0.1", "data.split.vall", "did you mean data.split.val?"),
@@ -103,13 +103,13 @@ TYPOS = [
 
 
 @pytest.mark.promise("C1")
-@pytest.mark.parametrize(("override", "key", "mend"), TYPOS)
+@pytest.mark.parametrize(("override", "key", "fix"), TYPOS)
 def test_a_key_that_does_not_exist_is_named_with_the_one_that_was_meant(
-    override: str, key: str, mend: str
+    override: str, key: str, fix: str
 ) -> None:
     problem = problem_of(override, key, [row[:2] for row in TYPOS])
 
-    assert mend in problem.mend
+    assert fix in problem.fix
 
 
 @pytest.mark.promise("C1")
@@ -180,14 +180,14 @@ BAD_VALUES = [
 
 
 @pytest.mark.promise("C1")
-@pytest.mark.parametrize(("override", "key", "message", "mend"), BAD_VALUES)
+@pytest.mark.parametrize(("override", "key", "message", "fix"), BAD_VALUES)
 def test_a_value_that_does_not_fit_is_shown_with_what_is_allowed(
-    override: str, key: str, message: str, mend: str
+    override: str, key: str, message: str, fix: str
 ) -> None:
     problem = problem_of(override, key, [row[:2] for row in BAD_VALUES])
 
     assert message in problem.message
-    assert mend in problem.mend
+    assert fix in problem.fix
 
 
 CONFLICTS = [
@@ -225,14 +225,14 @@ CONFLICTS = [
 
 
 @pytest.mark.promise("C1")
-@pytest.mark.parametrize(("overrides", "key", "mend"), CONFLICTS)
+@pytest.mark.parametrize(("overrides", "key", "fix"), CONFLICTS)
 def test_values_that_contradict_each_other_are_refused(
-    overrides: list[str], key: str, mend: str
+    overrides: list[str], key: str, fix: str
 ) -> None:
     problem = only_problem(*overrides)
 
     assert problem.key == key
-    assert mend in problem.mend
+    assert fix in problem.fix
 
 
 ALLOWED = [
@@ -305,7 +305,7 @@ def test_all_problems_are_listed_at_once() -> None:
     assert "11 problems" in told
     assert all(f"- {problem.key}: " in told for problem in error.problems)
     assert "expected: " in told
-    assert "mend:     " in told
+    assert "fix:      " in told
 
 
 @pytest.mark.promise("C1")
@@ -318,7 +318,7 @@ def test_each_problem_is_listed_once() -> None:
 
 @pytest.mark.promise("C1")
 @pytest.mark.parametrize(
-    ("override", "what", "mend"),
+    ("override", "what", "fix"),
     [
         ("data=jsonn", "data=jsonn does not exist", "did you mean data=jsonl?"),
         ("model=resnet19", "model=resnet19 does not exist", "did you mean model=resnet18?"),
@@ -340,12 +340,12 @@ def test_each_problem_is_listed_once() -> None:
     ],
 )
 def test_what_cannot_be_composed_is_told_in_the_users_words(
-    override: str, what: str, mend: str
+    override: str, what: str, fix: str
 ) -> None:
     error = refusal(override)
 
     assert what in error.what
-    assert mend in error.mend
+    assert fix in error.fix
     assert "++" not in error.what
 
 
@@ -355,7 +355,7 @@ def test_an_unknown_root_names_those_there_are() -> None:
         compose_config([], root="train_basketbal_resnet18")
 
     assert "train_demo" in caught.value.expected
-    assert caught.value.mend == "--config-name train_basketball_resnet18"
+    assert caught.value.fix == "--config-name train_basketball_resnet18"
 
 
 @pytest.mark.promise("C1")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from classifier_training.data.loading import resolve_workers
-from classifier_training.runtime.cores import available_cores
+from classifier_training.system.resources import available_cores
 
 
 @pytest.mark.promise("D12")

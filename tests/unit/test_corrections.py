@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from classifier_training.data.corrections import apply_corrections
 from classifier_training.data.index import DataIndex, index_data
-from classifier_training.data.records import Intake, Record
+from classifier_training.data.records import Record, RowCollector
 from classifier_training.errors import DataError
-from classifier_training.runtime.class_map import ClassMap
+from classifier_training.inference.class_map import ClassMap
 from tests.helpers.config import data_config
 
 Indexed = Callable[[str], DataIndex]
@@ -168,7 +168,9 @@ def test_any_bytes_are_applied_or_refused(tmp_path: Path, content: bytes | str) 
     refusal = ""
     records = [record]
     try:
-        records, _ = apply_corrections([record], str(file), Intake(tmp_path), ClassMap(("0", "b")))
+        records, _ = apply_corrections(
+            [record], str(file), RowCollector(tmp_path), ClassMap(("0", "b"))
+        )
     except DataError as error:
         refusal = error.what
     assert str(file) in refusal or not refusal

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from classifier_training.evaluation.corruptions import (
+from classifier_training.transforms.corruptions import (
     CORRUPTIONS,
     SEVERITIES,
     defocus_blur,

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from classifier_training.data import decoding
 from classifier_training.data.decoding import decode_pixels, is_turbo
 from classifier_training.errors import DataError
-from classifier_training.runtime.images import decode_image
+from classifier_training.inference.images import decode_image
 
 needs_turbo = pytest.mark.skipif(decoding.simplejpeg is None, reason="simplejpeg is not installed")
 

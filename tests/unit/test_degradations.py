@@ -18,11 +18,11 @@ from torchvision.transforms import v2
 
 from classifier_training.config.instantiate import instantiate
 from classifier_training.data.dataset import seeded
-from classifier_training.data.synthetic import render_crop
 from classifier_training.errors import ConfigError
+from classifier_training.synthetic.render import render_crop
 from classifier_training.training.fit import train
 from classifier_training.transforms.build import build_augmentation
-from classifier_training.transforms.degradations import (
+from classifier_training.transforms.corruptions import (
     BilinearDownscale,
     GaussianNoise,
     JpegCompression,
@@ -301,7 +301,7 @@ BAD: list[tuple[str, dict[str, object], str]] = [
 def test_a_wrong_value_is_an_error_of_the_configuration(
     name: str, arguments: dict[str, object], what: str
 ) -> None:
-    spec = {"_target_": f"classifier_training.transforms.degradations.{name}", **arguments}
+    spec = {"_target_": f"classifier_training.transforms.corruptions.{name}", **arguments}
 
     with pytest.raises(ConfigError) as caught:
         instantiate(spec, nn.Module, "transforms.train.4")

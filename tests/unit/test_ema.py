@@ -12,7 +12,7 @@ from torch import nn
 from classifier_training.data.dataset import EvaluationDataset, unwrap
 from classifier_training.models.classifier import Classifier
 from classifier_training.models.normalize import Normalize
-from classifier_training.training.ema import Ema
+from classifier_training.training.module import Ema
 from tests.helpers.observers import Watch, use
 from tests.helpers.training import build_parts, tiny_config, train_only
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageStat
 
-from classifier_training.data.facts import ImageFacts, measure_images
+from classifier_training.data.image_stats import ImageStats, measure_images
 from classifier_training.data.index import index_data
 from classifier_training.data.manifest import Manifest
-from classifier_training.data.parallel import map_parts
 from classifier_training.data.perceptual_hash import perceptual_hash, sample
 from classifier_training.errors import DataError
+from classifier_training.system.parallel import map_parts
 from tests.helpers.config import data_config
 from tests.helpers.planted_faults import write_textures
 
@@ -166,7 +166,7 @@ def test_processes_find_what_one_finds(tmp_path: Path) -> None:
     assert sorted(seen) == seen
 
 
-def assert_same(found: ImageFacts, expected: ImageFacts) -> None:
+def assert_same(found: ImageStats, expected: ImageStats) -> None:
     """Compare all facts."""
     assert list(found.errors) == list(expected.errors)
     assert list(found.formats) == list(expected.formats)
@@ -191,9 +191,9 @@ def test_facts_are_read_back_for_the_same_contents_wherever_they_stand(tmp_path:
     stored = tmp_path / "facts.npz"
     facts.write(stored, manifest)
 
-    assert_same(ImageFacts.read(stored, manifest), facts)
+    assert_same(ImageStats.read(stored, manifest), facts)
     rows = np.array([5, 0, 3])
-    assert_same(ImageFacts.read(stored, manifest.select(rows)), facts.select(rows))
+    assert_same(ImageStats.read(stored, manifest.select(rows)), facts.select(rows))
 
 
 def test_facts_of_other_images_are_refused(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_facts_of_other_images_are_refused(tmp_path: Path) -> None:
     measure_images(manifest, workers=1).write(stored, manifest)
     other = manifest_of(tmp_path / "other", {"1.png": texture(2, (64, 48))})
     with pytest.raises(DataError, match="lack images"):
-        ImageFacts.read(stored, other)
+        ImageStats.read(stored, other)
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:300], lambda data: b"x"])
@@ -212,4 +212,4 @@ def test_damaged_facts_are_a_data_error(tmp_path: Path, damage) -> None:  # type
     measure_images(manifest, workers=1).write(stored, manifest)
     stored.write_bytes(damage(stored.read_bytes()))
     with pytest.raises(DataError, match="cannot read the image facts"):
-        ImageFacts.read(stored, manifest)
+        ImageStats.read(stored, manifest)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier_training.runtime.files import replacing, write_json, write_text
+from classifier_training.system.files import replacing, write_json, write_text
 
 
 @pytest.mark.promise("R2")
@@ -97,7 +97,7 @@ def test_json_keeps_names_readable_and_exact(tmp_path: Path) -> None:
 _WRITER = """
 import itertools, sys
 from pathlib import Path
-from classifier_training.runtime.files import write_text
+from classifier_training.system.files import write_text
 target, size = Path(sys.argv[1]), int(sys.argv[2])
 for letter in itertools.cycle("abcdefgh"):
     write_text(target, letter * size)

@@ -9,7 +9,7 @@ import torch
 
 from classifier_training.data.dataset import Batch
 from classifier_training.errors import DivergedError
-from classifier_training.training.finite import FiniteGuard, require_finite_weights
+from classifier_training.training.nan_guard import FiniteGuard, require_finite_weights
 from tests.helpers.checkpoints import read
 from tests.helpers.observers import use
 from tests.helpers.training import build_parts, tiny_config, train_only
@@ -152,7 +152,7 @@ def test_huge_learning_rate_ends_as_divergence(folder_data: Path, tmp_path: Path
             "trainer.gradient_clip_val=null", "schedule.warmup_epochs=0",
         )  # fmt: skip
 
-    assert "learning_rate" in stopped.value.mend
+    assert "learning_rate" in stopped.value.fix
     assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from classifier_training.errors import ConfigError, DataError
-from classifier_training.evaluation.answers import Answers
 from classifier_training.evaluation.comparison import compare
 from classifier_training.evaluation.gate import GateResult, gate, split_hash, write_baseline
-from classifier_training.evaluation.pairing import pair_answers
+from classifier_training.evaluation.predictions import Answers, pair_answers
 from tests.helpers.answers import make_answers, noisy
 
 pytestmark = pytest.mark.promise("N2")

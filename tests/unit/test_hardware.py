@@ -97,7 +97,7 @@ def test_visible_but_unusable_gpu_stops_the_run(
     with pytest.raises(ConfigError, match=r"nvidia0.*cannot use it") as refused:
         choose_hardware(_asked(folder_data, accelerator), dev=tmp_path)
 
-    assert "trainer=cpu" in refused.value.mend
+    assert "trainer=cpu" in refused.value.fix
 
 
 @needs_no_gpu

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from classifier_training.artifacts.identity import (
+from classifier_training.errors import EXIT_RESUME, ResumeError
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.identity import (
     Identity,
     adopt_changes,
     check_folder,
     is_extension,
     start_record,
 )
-from classifier_training.artifacts.run_folder import RunFolder
-from classifier_training.errors import EXIT_RESUME, ResumeError
 
 ODD_NAMES = ["0", "00", "08", "1e3", "NO", "null", "~", "1_000", "0x10", "12:30", "é", " a", "${x}"]
 
@@ -105,7 +105,7 @@ def test_another_run_is_refused_with_what_differs(
 
     assert f"- {line}" in str(error)
     assert str(folder.path) in error.what
-    assert "another hydra.run.dir" in error.mend
+    assert "another hydra.run.dir" in error.fix
 
 
 @pytest.mark.promise("R4")
@@ -151,7 +151,7 @@ def test_resume_never_refuses_a_used_folder(folder: RunFolder) -> None:
 
     assert folder.read_record()["id"] in error.what
     assert "resume=never" in error.expected
-    assert "resume=auto" in error.mend
+    assert "resume=auto" in error.fix
 
 
 @pytest.mark.promise("R4")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from classifier_training.errors import DataError
-from classifier_training.runtime.images import decode_image, read_image
+from classifier_training.inference.images import decode_image, read_image
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)

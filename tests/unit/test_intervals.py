@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from classifier_training.evaluation.calibration_interval import ece_interval
-from classifier_training.evaluation.intervals import (
+from classifier_training.evaluation.scores import score
+from classifier_training.metrics.bootstrap import ece_interval, macro_intervals
+from classifier_training.metrics.intervals import (
     auroc_interval,
     auroc_of_class,
     design_effect,
@@ -20,8 +21,6 @@ from classifier_training.evaluation.intervals import (
     mean_interval,
     wilson,
 )
-from classifier_training.evaluation.macro_bootstrap import macro_intervals
-from classifier_training.evaluation.scores import score
 from classifier_training.metrics.probabilistic import calibration, roc_areas
 
 

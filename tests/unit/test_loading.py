@@ -18,7 +18,7 @@ from classifier_training.data.loading import evaluation_loader, training_loader
 from classifier_training.data.manifest import Manifest
 from classifier_training.data.sampling import EpochBatchSampler
 from classifier_training.errors import ConfigError, DataError
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.preprocess import PreprocessSpec
 from classifier_training.transforms.build import build_augmentation
 from tests.helpers.config import config_of, data_config
 from tests.helpers.onnx_pair import MEAN, STD
@@ -211,7 +211,7 @@ def test_failure_at_run_time_names_the_file(
 
     assert reason in error.what
     assert error.exit_code == 3
-    assert error.mend
+    assert error.fix
 
 
 def first_error(data: ImageDataModule, loader: Iterable[Batch]) -> DataError:

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classifier_training.data.manifest import Manifest
-from classifier_training.data.packed import PackedStrings
+from classifier_training.data.manifest import Manifest, PackedStrings
 from classifier_training.data.records import Record
 from classifier_training.errors import DataError
-from classifier_training.runtime.class_map import ClassMap
+from classifier_training.inference.class_map import ClassMap
 from tests.helpers.pixels import numbered, write_images
 
 LABELS = ("0", "00", "08", "1e3", "NO", "null", "été", "日本", "a,b", 'say "hi"', "x\ny", "=cmd()")

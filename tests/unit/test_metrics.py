@@ -16,10 +16,10 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from classifier_training.config.metric_names import SCORES
 from classifier_training.evaluation.scores import Scores, score
+from classifier_training.inference.agreement import softmax
+from classifier_training.inference.class_map import ClassMap
 from classifier_training.metrics.classification import ClassificationMetrics
 from classifier_training.metrics.probabilistic import auroc_macro, expected_calibration_error
-from classifier_training.runtime.agreement import softmax
-from classifier_training.runtime.class_map import ClassMap
 
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

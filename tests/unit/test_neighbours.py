@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from classifier_training.evaluation import neighbours
-from classifier_training.evaluation.neighbours import leave_one_out
+from classifier_training.evaluation import confident_learning
+from classifier_training.evaluation.confident_learning import leave_one_out
 
 
 def _blobs(count: int = 120) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ def test_an_image_without_another_of_its_label_is_not_judged() -> None:
 def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = _blobs()
     whole, _ = leave_one_out(features, labels, _alone(len(labels)), 3)
-    monkeypatch.setattr(neighbours, "_CHUNK", 7)
+    monkeypatch.setattr(confident_learning, "_CHUNK", 7)
     steps: list[tuple[int, int]] = []
     parts, _ = leave_one_out(
         features, labels, _alone(len(labels)), 3, on_images=lambda *step: steps.append(step)
@@ -81,7 +81,7 @@ def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_large_data_asks_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = _blobs(400)
-    monkeypatch.setattr(neighbours, "MOST_REFERENCES", 100)
+    monkeypatch.setattr(confident_learning, "MOST_REFERENCES", 100)
     sampled, judged = leave_one_out(features, labels, _alone(400), 3)
 
     assert judged.all()

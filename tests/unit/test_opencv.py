@@ -13,16 +13,16 @@ from PIL import Image, ImageOps
 
 from classifier_training.config.choices import RESIZE_MODES, ResizeMode
 from classifier_training.errors import DataError
-from classifier_training.runtime.backend_comparison import compare_opencv
-from classifier_training.runtime.opencv import (
+from classifier_training.inference.backend_comparison import compare_opencv
+from classifier_training.inference.opencv import (
     INTERPOLATIONS,
     OpenCvPreprocess,
     decode,
     resize_antialiased,
     triangle_weights,
 )
-from classifier_training.runtime.predictor import Predictor
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.predictor import Predictor
+from classifier_training.inference.preprocess import PreprocessSpec
 from tests.helpers.onnx_pair import write_pair
 from tests.helpers.pixels import noise, write_images
 

@@ -30,9 +30,9 @@ def refusal(*overrides: str) -> ConfigError:
     ["it's", "/a,b", "/ä ö", "/day=1/x", "/a(1)", "~/images", "a]b", 'say "hi"', "x{y"],
 )
 def test_a_path_that_needs_quotes_is_answered_with_the_quoted_command(path: str) -> None:
-    mend = refusal(f"data.data_root={path}").mend
+    fix = refusal(f"data.data_root={path}").fix
 
-    (typed,) = shlex.split(mend.rsplit(": ", 1)[1])
+    (typed,) = shlex.split(fix.rsplit(": ", 1)[1])
     assert compose_config(make_strict([typed])).data.data_root == path
 
 
@@ -55,7 +55,7 @@ def test_several_values_without_multirun_are_refused(sweep: str) -> None:
     error = refusal(sweep)
 
     assert sweep in error.what
-    assert "--multirun" in error.mend
+    assert "--multirun" in error.fix
 
 
 @pytest.mark.promise("C1")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classifier_training.runtime.class_map import ClassMap
-from classifier_training.runtime.prediction_files import write_evaluated, write_predictions
-from classifier_training.runtime.predictor import Prediction
+from classifier_training.inference.class_map import ClassMap
+from classifier_training.inference.prediction_files import write_evaluated, write_predictions
+from classifier_training.inference.predictor import Prediction
 
 paths = st.binary(min_size=1, max_size=12).map(
     lambda raw: raw.replace(b"\0", b"x").decode("utf-8", "surrogateescape")

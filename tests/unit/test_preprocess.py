@@ -13,8 +13,8 @@ from PIL import Image
 
 from classifier_training.config.choices import RESIZE_MODES, ResizeMode
 from classifier_training.errors import ConfigError
+from classifier_training.inference.preprocess import PreprocessSpec
 from classifier_training.models.normalize import Normalize
-from classifier_training.runtime.preprocess import PreprocessSpec
 from tests.helpers.onnx_pair import MEAN, STD
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -131,7 +131,7 @@ def test_any_image_becomes_the_square(
 _PEAK = """
 from pathlib import Path
 from PIL import Image
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.preprocess import PreprocessSpec
 image = Image.new("RGB", (60_000, 1), (9, 9, 9))
 image.paste((200, 100, 0), (29_000, 0, 31_000, 1))
 pixels = PreprocessSpec(224, "crop", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).resize_image(image)

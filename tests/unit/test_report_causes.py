@@ -7,16 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from classifier_training.report.causes import ranked_causes
-from classifier_training.report.class_causes import confused_pairs, favoured_class, rare_classes
-from classifier_training.report.data_causes import (
+from classifier_training.report.causes import (
+    confused_pairs,
     contradicting_copies,
+    favoured_class,
+    other_data,
+    overfitting,
+    ranked_causes,
+    rare_classes,
     sure_and_wrong,
     suspicious_labels,
+    underfitting,
     weak_slices,
 )
 from classifier_training.report.evidence import Epoch, Evidence, SplitScore, worse_slices
-from classifier_training.report.fit_causes import other_data, overfitting, underfitting
 
 CLASSES, EACH = 10, 50
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from classifier_training.report.charts import Line, line_chart, nice_ticks
-from classifier_training.report.deployment import again
+from classifier_training.report.formatting import duration, percent, quoted_name, size
 from classifier_training.report.matrix import MOST_LISTED, MOST_RIGHT, MOST_WRONG, images_behind
+from classifier_training.report.sections import again
 from classifier_training.report.settings import given_overrides, settings_of
-from classifier_training.report.stored import Answered
-from classifier_training.report.words import duration, percent, quoted_name, size
+from classifier_training.run.report_data import Answered
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from classifier_training.artifacts.run_folder import RunFolder
-from classifier_training.report.gallery import behind_cells, gallery_of
+from classifier_training.report.gallery import Pictures, behind_cells, gallery_of
 from classifier_training.report.matrix import matrix_of
 from classifier_training.report.sections import classes_of, curves_of
-from classifier_training.report.stored import Answered, EvaluatedSplit, StoredReportData
-from classifier_training.report.thumbnails import Pictures
 from classifier_training.report.verdict import verdict_of
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.report_data import Answered, EvaluatedSplit, StoredReportData
 
 pytestmark = pytest.mark.promise("N6")
 

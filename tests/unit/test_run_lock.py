@@ -15,15 +15,20 @@ from pathlib import Path
 
 import pytest
 
-from classifier_training.artifacts.leftovers import remove_leftovers
-from classifier_training.artifacts.run_lock import LOCK_NAME, RunLock, _myself, require_free
 from classifier_training.errors import EXIT_RESUME, ResumeError
+from classifier_training.run.lock import (
+    LOCK_NAME,
+    RunLock,
+    _myself,
+    remove_stale_files,
+    require_free,
+)
 
 # Holds the lock of a folder until it is killed; with a child that outlives it, as loaders do.
 _HOLDER = """
 import os, sys, time
 from pathlib import Path
-from classifier_training.artifacts.run_lock import RunLock
+from classifier_training.run.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     if os.fork() == 0:
         time.sleep(30)
@@ -37,7 +42,7 @@ with RunLock(Path(sys.argv[1])):
 _SLOW_TO_GO = """
 import os, sys, time
 from pathlib import Path
-from classifier_training.artifacts.run_lock import RunLock
+from classifier_training.run.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
 with lock:
     kept = os.dup(lock._descriptor)
@@ -206,7 +211,7 @@ def test_the_heart_beats(take: object, tmp_path: Path) -> None:
 _WRITER = """
 import os, signal, sys
 from pathlib import Path
-from classifier_training.runtime.files import replacing
+from classifier_training.system.files import replacing
 with replacing(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -232,7 +237,7 @@ def test_unfinished_files_of_dead_processes_go_and_nothing_else(tmp_path: Path) 
     for probe in probes:
         probe.mkdir()
 
-    assert remove_leftovers(tmp_path) == [left, probes[0]]
+    assert remove_stale_files(tmp_path) == [left, probes[0]]
 
     assert probes[1].is_dir()
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
@@ -246,7 +251,7 @@ def test_what_a_process_of_the_same_id_left_is_removed(tmp_path: Path) -> None:
     new.touch()
     os.utime(old, (0, 0))
 
-    assert remove_leftovers(tmp_path) == [old]
+    assert remove_stale_files(tmp_path) == [old]
 
 
 @pytest.mark.promise("R10")

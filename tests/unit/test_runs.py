@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from classifier_training.artifacts.identity import Identity, start_record
-from classifier_training.artifacts.run_folder import Run, RunFolder
 from classifier_training.cli.runs import run_runs
 from classifier_training.errors import EXIT_CONFIG, EXIT_DATA, EXIT_OK, ConfigError, DataError
 from classifier_training.evaluation.aggregate import Aggregate, aggregate, mean_of
-from classifier_training.evaluation.stored_runs import changed_keys, find_runs
-from classifier_training.runtime.files import write_json
+from classifier_training.run.folder import Run, RunFolder
+from classifier_training.run.identity import Identity, start_record
+from classifier_training.run.stored_runs import changed_keys, find_runs
+from classifier_training.system.files import write_json
 
 pytestmark = pytest.mark.promise("N2")
 

@@ -17,8 +17,8 @@ from classifier_training.data.manifest import Manifest
 from classifier_training.data.records import Record
 from classifier_training.data.sampling import Draw, EpochBatchSampler
 from classifier_training.errors import ConfigError
-from classifier_training.runtime.class_map import ClassMap
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.class_map import ClassMap
+from classifier_training.inference.preprocess import PreprocessSpec
 from tests.helpers.config import config_of
 
 ROWS = np.arange(100, 150)

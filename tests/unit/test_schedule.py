@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from classifier_training.training.schedule import WarmupCosine
+from classifier_training.training.schedules import WarmupCosine
 from tests.helpers.observers import Watch, use
 from tests.helpers.training import train_only
 

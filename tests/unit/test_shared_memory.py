@@ -13,13 +13,13 @@ import pytest
 from loguru import logger
 
 from classifier_training.data.loading import resolve_workers
-from classifier_training.data.parallel import map_parts
-from classifier_training.data.shared_memory import (
+from classifier_training.system.parallel import map_parts
+from classifier_training.system.resources import (
     LoaderPlan,
+    available_memory,
     can_start_processes,
     fit_shared_memory,
 )
-from classifier_training.runtime.memory import available_memory
 from tests.helpers.data import write_folder
 
 MB = 1 << 20
@@ -75,7 +75,7 @@ from classifier_training.data.dataset import EvaluationDataset, TrainingDataset,
 from classifier_training.data.index import index_data
 from classifier_training.data.loading import evaluation_loader, training_loader
 from classifier_training.data.sampling import EpochBatchSampler
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.preprocess import PreprocessSpec
 from tests.helpers.config import data_config
 manifest = index_data(data_config(sys.argv[1])).manifest
 spec = PreprocessSpec(128, "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -12,12 +12,12 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.config.choices import RESIZE_MODES, ResizeMode
 from classifier_training.errors import ExportError
-from classifier_training.runtime.predictor import Predictor
-from classifier_training.runtime.sidecar import sha256_of
-from classifier_training.runtime.verification import verify_golden
+from classifier_training.inference.predictor import Predictor
+from classifier_training.inference.sidecar import sha256_of
+from classifier_training.inference.verification import verify_golden
+from classifier_training.run.folder import Run
 from tests.helpers.independent import tensor_of
 from tests.helpers.onnx_pair import change_metadata, write_network, write_pair
 from tests.helpers.pixels import noise
@@ -204,7 +204,7 @@ def refused(folder: Path) -> str:
     error = caught.value
     assert error.exit_code == 5
     assert error.expected
-    assert error.mend
+    assert error.fix
     return str(error)
 
 

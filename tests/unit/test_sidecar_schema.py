@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.config.choices import RESIZE_MODES
 from classifier_training.errors import ExportError
-from classifier_training.runtime.calibration import (
+from classifier_training.inference.calibration import (
     Calibration,
     ConformalRule,
     EnergyRule,
     UnsureRule,
 )
-from classifier_training.runtime.input_check import MEASURES, InputStatistics
-from classifier_training.runtime.sidecar import SCHEMA_FILE, SCHEMA_VERSION, Sidecar
+from classifier_training.inference.input_check import MEASURES, InputStatistics
+from classifier_training.inference.sidecar import SCHEMA_FILE, SCHEMA_VERSION, Sidecar
+from classifier_training.run.folder import Run
 from tests.helpers.onnx_pair import write_pair
 from tests.unit.test_sidecar import EDITS, Edit, drop, put
 

@@ -32,8 +32,8 @@ def refusal(root: Path, source: str, **changes: Any) -> str:
 
 
 def rows(root: Path, source: str, **changes: Any) -> list[tuple[str, str, str]]:
-    intake = read_source(data_config(root, source, **changes))
-    return [(record.path, record.label, record.split) for record in intake.records]
+    collector = read_source(data_config(root, source, **changes))
+    return [(record.path, record.label, record.split) for record in collector.records]
 
 
 @pytest.fixture
@@ -124,14 +124,14 @@ def test_several_files_of_a_split_are_merged_and_metadata_kept(root: Path) -> No
     )
     (root / "train/2.JSONL").write_text(json.dumps({"image": "b.png", "suffix": "8"}) + "\n")
 
-    intake = read_source(data_config(root, "jsonl"))
+    collector = read_source(data_config(root, "jsonl"))
 
-    assert [(record.label, record.source, record.line) for record in intake.records] == [
+    assert [(record.label, record.source, record.line) for record in collector.records] == [
         ("7", "train/1.jsonl", 1),
         ("8", "train/2.JSONL", 1),
     ]
-    assert json.loads(intake.records[0].metadata) == metadata
-    assert intake.records[1].metadata == ""
+    assert json.loads(collector.records[0].metadata) == metadata
+    assert collector.records[1].metadata == ""
 
 
 @pytest.mark.promise("D1")
@@ -146,10 +146,10 @@ def test_skipped_rows_are_counted(root: Path) -> None:
     lines = [GOOD, '{"image": "b.png", "suffix": ""}', '{"image": "b.png", "suffix": "  "}']
     (root / "a.jsonl").write_text("\n".join(lines))
 
-    intake = read_source(data_config(root, "jsonl", on_empty_label="skip"))
+    collector = read_source(data_config(root, "jsonl", on_empty_label="skip"))
 
-    assert len(intake.records) == 1
-    assert intake.skipped == {"empty label": 2}
+    assert len(collector.records) == 1
+    assert collector.skipped == {"empty label": 2}
 
 
 @pytest.mark.promise("D3")
@@ -322,14 +322,14 @@ def test_folder_takes_nested_images_of_any_ending_and_counts_the_rest(tmp_path: 
         },
     )
 
-    intake = read_source(data_config(tmp_path))
+    collector = read_source(data_config(tmp_path))
 
-    assert {(record.path, record.label) for record in intake.records} == {
+    assert {(record.path, record.label) for record in collector.records} == {
         ("cat/1.JPG", "cat"),
         ("cat/deep/er/2.Png", "cat"),
         (" dog /3.webp", " dog "),
     }
-    assert intake.skipped == {"not in a class folder": 1, "not an image file": 1, "hidden": 4}
+    assert collector.skipped == {"not in a class folder": 1, "not an image file": 1, "hidden": 4}
 
 
 @pytest.mark.promise("D1")
@@ -338,10 +338,10 @@ def test_links_in_a_circle_give_each_image_once(tmp_path: Path) -> None:
     (tmp_path / "cat/again").symlink_to(tmp_path / "cat", target_is_directory=True)
     (tmp_path / "cat/up").symlink_to(tmp_path, target_is_directory=True)
 
-    intake = read_source(data_config(tmp_path))
+    collector = read_source(data_config(tmp_path))
 
-    assert [record.path for record in intake.records] == ["cat/1.png", "dog/2.png"]
-    assert intake.skipped == {"link to a folder already read": 2}
+    assert [record.path for record in collector.records] == ["cat/1.png", "dog/2.png"]
+    assert collector.skipped == {"link to a folder already read": 2}
 
 
 @pytest.mark.promise("D1")

@@ -12,14 +12,14 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from classifier_training.data.facts import measure_images
+from classifier_training.data.image_stats import measure_images
 from classifier_training.data.index import DataIndex
 from classifier_training.data.manifest import Manifest
 from classifier_training.data.records import Record
 from classifier_training.data.statistics import MOST_VALUES, statistics
+from classifier_training.inference.class_map import ClassMap
+from classifier_training.inference.preprocess import PreprocessSpec
 from classifier_training.plots.statistics import draw_statistics
-from classifier_training.runtime.class_map import ClassMap
-from classifier_training.runtime.preprocess import PreprocessSpec
 
 SPEC = PreprocessSpec(32, "squash", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

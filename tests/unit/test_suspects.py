@@ -13,12 +13,12 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
-from classifier_training.evaluation.neighbours import leave_one_out
-from classifier_training.evaluation.suspects import (
+from classifier_training.evaluation.confident_learning import (
     class_thresholds,
     confident_joint,
     expected_counts,
     judge,
+    leave_one_out,
     prune_by_noise_rate,
 )
 from tests.helpers.label_noise import DIGIT_PAIRS, plant

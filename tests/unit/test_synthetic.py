@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classifier_training.data.synthetic import (
+from classifier_training.errors import ConfigError, DataError
+from classifier_training.synthetic import writer
+from classifier_training.synthetic.render import render_crop
+from classifier_training.synthetic.writer import (
     DEFAULT_CLASSES,
     SynthSpec,
     class_counts,
-    render_crop,
     write_dataset,
-    writer,
 )
-from classifier_training.errors import ConfigError, DataError
 
 SPEC = SynthSpec(
     classes=("0", "00", "7", "23"),
@@ -225,7 +225,7 @@ def test_seeds_of_different_length_are_different_seeds() -> None:
 
 def test_rendering_needs_no_torch() -> None:
     code = (
-        "import sys; from classifier_training.data.synthetic import render_crop;"
+        "import sys; from classifier_training.synthetic import render_crop;"
         "render_crop('7', image_size=32, difficulty=0.5, seed=[1]);"
         "sys.exit('torch' in sys.modules)"
     )

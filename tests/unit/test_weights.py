@@ -17,12 +17,12 @@ import torch
 from torch import nn
 from torchvision import models
 
-from classifier_training.artifacts.checkpoint import load_model
-from classifier_training.artifacts.run_folder import Run
 from classifier_training.errors import ClassifierTrainingError, ConfigError
 from classifier_training.evaluation.evaluate import evaluate
 from classifier_training.models.classifier import Classifier
 from classifier_training.models.weights import backbone_of, read_checkpoint, read_state_dict
+from classifier_training.run.checkpoint import load_model
+from classifier_training.run.folder import Run
 from tests.helpers.runs import tiny_train
 from tests.helpers.tiny import TinyNet
 
@@ -232,8 +232,8 @@ def test_no_network_names_both_ways_out(
         tiny_train(folder_data, tmp_path / "run", "model.name=resnet18", "model.weights=DEFAULT")
 
     assert time.monotonic() - started < 30
-    assert "TORCH_HOME" in refused.value.mend
-    assert "model.weights=" in refused.value.mend
+    assert "TORCH_HOME" in refused.value.fix
+    assert "model.weights=" in refused.value.fix
     assert str(tmp_path / "home" / "hub" / "checkpoints") in refused.value.expected
     assert not (tmp_path / "run").exists()
 
@@ -243,4 +243,4 @@ def test_unknown_backbone_suggests_one() -> None:
     with pytest.raises(ClassifierTrainingError, match="resnet19") as refused:
         backbone_of("resnet19")
 
-    assert refused.value.mend == "model=resnet18"
+    assert refused.value.fix == "model=resnet18"

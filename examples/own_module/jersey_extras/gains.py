@@ -9,10 +9,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from classifier_training.artifacts.observer import Observer
+from classifier_training.callbacks.base import Callback
 
 
-class ClassGains(Observer):
+class ClassGains(Callback):
     """Writes ``plots/class_gains.csv``: the recall of each class on val, a row an epoch."""
 
     def __init__(self) -> None:

@@ -11,17 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from loguru import logger
 
-from classifier_training.artifacts.epoch_files import epoch_name, is_drawn, keep_pictures
-from classifier_training.artifacts.history import History
-from classifier_training.artifacts.observer import Observer
-from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.callbacks.base import Callback, epoch_name, is_drawn, keep_pictures
 from classifier_training.metrics.from_confusion import most_confused
 from classifier_training.plots.class_names import short_name
 from classifier_training.plots.confusion import draw_confusion
-from classifier_training.runtime.files import replacing
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.history import History
+from classifier_training.system.files import replacing
 
 
-class ConfusionMatrix(Observer):
+class ConfusionMatrix(Callback):
     """Writes ``plots/confusion_matrix/epoch=NNNN.csv``, ``.png`` and ``-normalised.png``.
 
     The counts are those that the scores of the epoch were computed from, summed over all

@@ -13,16 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from classifier_training.artifacts.observer import Observer
-from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.callbacks.base import Callback
 from classifier_training.plots.class_names import short_name
 from classifier_training.plots.statistics import draw_statistics
+from classifier_training.run.folder import RunFolder
 
 _RAREST = 5
 _COLUMNS = ("split", "images", "classes", "per class", "imbalance", "entropy", "size", "brightness")
 
 
-class DatasetStatistics(Observer):
+class DatasetStatistics(Callback):
     """Shows what ``data/statistics.json`` says as a table, and draws ``data/statistics.png``.
 
     The file is the run's own record, made before training; here it is only shown.

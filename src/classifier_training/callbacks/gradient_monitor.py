@@ -15,10 +15,8 @@ from loguru import logger
 from torch import Tensor
 from torch.optim import Optimizer
 
-from classifier_training.artifacts.observer import Observer
-from classifier_training.artifacts.run_folder import RunFolder
-from classifier_training.artifacts.scalars import is_logged_step, log_scalars
-from classifier_training.artifacts.step_table import StepTable
+from classifier_training.callbacks.base import Callback, StepTable, is_logged_step, log_scalars
+from classifier_training.run.folder import RunFolder
 
 COLUMNS = ("step", "epoch", "gradient_norm", "scale", "skipped_steps")
 # So many norms make a level that another one can be compared with; older ones are forgotten.
@@ -31,7 +29,7 @@ class _Measured(NamedTuple):
     skipped: int
 
 
-class GradientMonitor(Observer):
+class GradientMonitor(Callback):
     """Measures the norm of all gradients before clipping, every ``trainer.log_every_n_steps``.
 
     The norm is computed on the device and read when the step is over, once in so many steps, where

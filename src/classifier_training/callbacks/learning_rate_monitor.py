@@ -6,11 +6,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from classifier_training.artifacts.observer import Observer
-from classifier_training.artifacts.scalars import is_logged_step, log_scalars
+from classifier_training.callbacks.base import Callback, is_logged_step, log_scalars
 
 
-class LearningRateMonitor(Observer):
+class LearningRateMonitor(Callback):
     """Logs ``lr/GROUP`` every ``trainer.log_every_n_steps``; without a logger it does nothing.
 
     Lightning's own refuses to run without a logger. The rate at the end of each epoch is a column

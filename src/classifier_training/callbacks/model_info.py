@@ -14,18 +14,18 @@ from loguru import logger
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from classifier_training.artifacts.checkpoint import ModelCard
-from classifier_training.artifacts.observer import Observer
-from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.callbacks.base import Callback
 from classifier_training.data.dataset import seeded
 from classifier_training.models.classifier import Classifier
-from classifier_training.runtime.files import write_json
+from classifier_training.run.checkpoint import ModelCard
+from classifier_training.run.folder import RunFolder
+from classifier_training.system.files import write_json
 
 SCHEMA_VERSION = 1
 _WARM_UP = 3
 
 
-class ModelInfo(Observer):
+class ModelInfo(Callback):
     """Counts parameters and operations and measures latency, once before training.
 
     Operations and latency are those of another network of the same architecture, whose weights do

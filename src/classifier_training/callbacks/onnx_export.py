@@ -12,12 +12,12 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from loguru import logger
 from torch import Tensor
 
-from classifier_training.artifacts.checkpoint import TrainedModel, plain_key
-from classifier_training.artifacts.epoch_files import epoch_name
-from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.callbacks.base import epoch_name
 from classifier_training.data.dataset import seeded
-from classifier_training.evaluation.export import MOST_VERIFIED, export_verified
+from classifier_training.export.onnx import MOST_VERIFIED, export_verified
 from classifier_training.models.classifier import Classifier
+from classifier_training.run.checkpoint import TrainedModel, plain_key
+from classifier_training.run.folder import RunFolder
 
 
 class ONNXExport(pl.Callback):

@@ -12,12 +12,11 @@ import torch
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
-from classifier_training.artifacts.epoch_files import epoch_name, is_drawn, keep_pictures
-from classifier_training.artifacts.history import History
-from classifier_training.artifacts.observer import Observer
-from classifier_training.artifacts.run_folder import RunFolder
-from classifier_training.data.recipe import Recipe, read_file
+from classifier_training.callbacks.base import Callback, epoch_name, is_drawn, keep_pictures
+from classifier_training.data.decoding import Recipe, read_file
 from classifier_training.plots.samples import Sample, draw_samples
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.history import History
 
 
 class _Answers(NamedTuple):
@@ -36,7 +35,7 @@ class _Answers(NamedTuple):
     confidence: npt.NDArray[np.float32]
 
 
-class SampleVisualization(Observer):
+class SampleVisualization(Callback):
     """Draws ``plots/samples/epoch=NNNN.png``: fixed samples above, the worst mistakes below.
 
     Logits come from the validation steps; images are read again as the validation loader reads

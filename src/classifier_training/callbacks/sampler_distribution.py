@@ -14,17 +14,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from classifier_training.artifacts.observer import Observer
-from classifier_training.artifacts.run_folder import RunFolder
-from classifier_training.data.draws import ClassDraws, class_draws
+from classifier_training.callbacks.base import Callback
+from classifier_training.data.sampling import ClassDraws, class_draws
 from classifier_training.plots.class_names import short_name
 from classifier_training.plots.draws import draw_draws
-from classifier_training.runtime.files import replacing
+from classifier_training.run.folder import RunFolder
+from classifier_training.system.files import replacing
 
 _MOST_LINES = 60  # of classes shown one by one
 
 
-class SamplerDistribution(Observer):
+class SamplerDistribution(Callback):
     """Shows expected and drawn counts for each class, in ``plots/sampler_distribution.{csv,png}``.
 
     Draws are a function of (seed, epoch), and counted from it: nothing is added to a training step

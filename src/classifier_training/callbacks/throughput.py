@@ -11,10 +11,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from loguru import logger
 
-from classifier_training.artifacts.observer import Observer
-from classifier_training.artifacts.run_folder import RunFolder
-from classifier_training.artifacts.scalars import log_scalars
-from classifier_training.artifacts.step_table import StepTable
+from classifier_training.callbacks.base import Callback, StepTable, log_scalars
+from classifier_training.run.folder import RunFolder
 
 COLUMNS = (
     "epoch",
@@ -56,7 +54,7 @@ class _Clock:
         return self.wait / max(self.wait + self.step, 1e-9)
 
 
-class Throughput(Observer):
+class Throughput(Callback):
     """Measures img/s and the share of time spent waiting for data, without waiting for the device.
 
     A step is given to the device and not waited for. While the device is behind, the time shows up

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from classifier_training.artifacts.history import History
-from classifier_training.artifacts.observer import Observer
-from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.callbacks.base import Callback
 from classifier_training.plots.history import draw_history
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.history import History
 
 
-class TrainingHistory(Observer):
+class TrainingHistory(Callback):
     """Draws ``plots/history.png`` from the rows of ``metrics.csv``, the last epoch included.
 
     The rows come from the checkpoint, so a resumed run has the curves of all its epochs.

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_DATA, EXIT_OK, ConfigError, DataError
-from classifier_training.runtime.files import write_json
+from classifier_training.system.files import write_json
 
 if TYPE_CHECKING:
     from classifier_training.config.schema import DataConfig
@@ -45,7 +45,7 @@ def run_check(
             raise ConfigError(
                 f"--out {out} is not a folder",
                 expected="a folder, which is made when it does not exist",
-                mend="give another one",
+                fix="give another one",
             )
         config = _data_config(overrides, root.removesuffix(".yaml"), config_dir)
         findings, manifest, is_decoded = _check(config)
@@ -89,7 +89,7 @@ def _check(config: DataConfig) -> tuple[tuple[Finding, ...], Manifest | None, bo
         is_decoded = False
         item = Item((), error.what)
         unusable = "the data cannot be used as it is"
-        findings = (Finding("data", "error", unusable, error.expected, error.mend, (item,)),)
+        findings = (Finding("data", "error", unusable, error.expected, error.fix, (item,)),)
     else:
         facts = find_facts(manifest, config, None) if is_decoded else None
         findings = check_data(manifest, facts, config)
@@ -128,7 +128,7 @@ def _show(
         if (more := len(finding.items) - _SHOWN) > 0:
             console.print(Text(f"           … and {more:,} more"))
         console.print(Text(f"           expected: {finding.expected}", style="dim"))
-        console.print(Text(f"           mend:     {finding.mend}", style="dim"))
+        console.print(Text(f"           fix:      {finding.fix}", style="dim"))
     console.print(Text(", ".join(f"{count} {name}s" for name, count in counts.items())))
     if out is not None:
         console.print(Text(f"all of it: {out / 'check.json'}"))

@@ -6,21 +6,21 @@ import io
 import sys
 from pathlib import Path
 
-from classifier_training.artifacts.report_link import find_report
 from classifier_training.cli.console import guarded, set_up_logging
 from classifier_training.data.records import SPLITS
 from classifier_training.errors import EXIT_EXPORT, EXIT_OK, ConfigError
-from classifier_training.evaluation.answers import Answers, answers_of
-from classifier_training.evaluation.comparison import METRICS, compare
-from classifier_training.evaluation.comparison_report import (
+from classifier_training.evaluation.comparison import (
+    METRICS,
     amount,
+    compare,
     sentence,
     table,
     write_comparison,
 )
 from classifier_training.evaluation.gate import gate, is_baseline, write_baseline
-from classifier_training.evaluation.pairing import pair_answers
-from classifier_training.runtime.progress import progress
+from classifier_training.evaluation.predictions import Answers, answers_of, pair_answers
+from classifier_training.run.folder import find_report
+from classifier_training.system.progress import progress
 
 
 def run_compare(
@@ -73,13 +73,13 @@ def _check(split: str, metric: str, second: list[Path | None]) -> None:
         raise ConfigError(
             f"--split {split} is unknown",
             expected=f"one of {', '.join(SPLITS)}",
-            mend="--split test",
+            fix="--split test",
         )
     if metric not in METRICS:
         raise ConfigError(
             f"--metric {metric} is unknown",
             expected=f"one of {', '.join(METRICS)}",
-            mend="--metric f1_macro",
+            fix="--metric f1_macro",
         )
     if sum(path is not None for path in second) != 1:
         raise ConfigError(
@@ -87,7 +87,7 @@ def _check(split: str, metric: str, second: list[Path | None]) -> None:
             if not any(second)
             else "B, --gate and --write-baseline are three different things",
             expected="one of: B, --gate BASELINE, --write-baseline FILE",
-            mend="classifier compare RUN_A RUN_B",
+            fix="classifier compare RUN_A RUN_B",
         )
 
 
@@ -109,7 +109,7 @@ def _compare(
             raise ConfigError(
                 f"cannot write --out {out}: {error.strerror or error}",
                 expected="a folder that can be written, or a path where one can be made",
-                mend="choose another --out",
+                fix="choose another --out",
             ) from error
     note = f" ({found.pair.left_out:,} that only one answered left out)"
     lines = [
@@ -138,7 +138,7 @@ def _write_baseline(answers: Answers, split: str, path: Path, *, with_images: bo
         raise ConfigError(
             f"cannot write --write-baseline {path}: {error.strerror or error}",
             expected="a file in a folder that can be written",
-            mend="choose another FILE",
+            fix="choose another FILE",
         ) from error
     sys.stdout.write(
         f"{path}: baseline of {len(answers):,} images; commit it, and in CI run\n"

@@ -16,15 +16,15 @@ from classifier_training.errors import (
     ConfigError,
 )
 
-_ANY_DISK = ("a disk with space that can be read and written", "free space or mend the permissions")
-_DISK_MENDS = {
+_ANY_DISK = ("a disk with space that can be read and written", "free space or fix the permissions")
+_DISK_FIXES = {
     errno.ENOSPC: ("free space on that disk", "free some (classifier doctor shows how much)"),
     errno.EDQUOT: ("space within your quota on that disk", "free some, or have the quota raised"),
     errno.EROFS: (
         "a disk that can be written",
         "mount it for writing; after a fault of the disk the system mounts it read-only (dmesg)",
     ),
-    errno.EIO: ("a disk or mount that works", "find out what failed (dmesg) and mend that"),
+    errno.EIO: ("a disk or mount that works", "find out what failed (dmesg) and fix that"),
 }
 
 
@@ -64,11 +64,11 @@ def guarded(task: Callable[[], int], *, debug: bool = False) -> int:
 def _disk_error(error: OSError) -> ClassifierTrainingError:
     """Say what the operating system refused; checkpoints written before are whole."""
     place = f": {error.filename}" if error.filename else ""
-    expected, mend = _DISK_MENDS.get(error.errno or 0, _ANY_DISK)
+    expected, fix = _DISK_FIXES.get(error.errno or 0, _ANY_DISK)
     return ClassifierTrainingError(
         f"{error.strerror or error}{place}",
         expected=expected,
-        mend=f"{mend}, then run the same command again (a training run goes on from its last "
+        fix=f"{fix}, then run the same command again (a training run goes on from its last "
         "checkpoint)",
     )
 
@@ -85,5 +85,5 @@ def need_extra(module: str, extra: str) -> ConfigError:
     return ConfigError(
         f"this command needs {module}, which is not installed",
         expected=f"the extra [{extra}]",
-        mend=f"pip install 'classifier-training[{extra}]'",
+        fix=f"pip install 'classifier-training[{extra}]'",
     )

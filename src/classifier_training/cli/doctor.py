@@ -13,8 +13,8 @@ from rich.text import Text
 
 from classifier_training.cli.console import guarded, set_up_logging
 from classifier_training.errors import EXIT_CONFIG, EXIT_OK, DataError
-from classifier_training.runtime.files import write_json
-from classifier_training.runtime.machine import (
+from classifier_training.system.files import write_json
+from classifier_training.system.machine import (
     Diagnosis,
     Verdict,
     diagnose_folder,
@@ -108,7 +108,7 @@ def _data(config: Config) -> tuple[Diagnosis, DataIndex | None]:
     try:
         index = index_data(config.data)
     except DataError as error:
-        return Diagnosis("data", "fail", error.what, error.mend), None
+        return Diagnosis("data", "fail", error.what, error.fix), None
     splits = {split: len(index.manifest.rows(split)) for split in ("train", "val", "test")}
     counts = ", ".join(f"{split} {count:,}" for split, count in splits.items() if count)
     classes = len(index.manifest.class_map)
@@ -122,8 +122,8 @@ def _show(found: list[Diagnosis], verdict: Verdict) -> None:
     else:
         for diagnosis in found:
             print(f"{diagnosis.verdict:<5} {diagnosis.name}: {diagnosis.found}")
-            if diagnosis.mend:
-                print(f"      mend: {diagnosis.mend}")
+            if diagnosis.fix:
+                print(f"      fix: {diagnosis.fix}")
     console = Console(soft_wrap=True, highlight=False)
     console.print(Text(f"{_SENTENCES[verdict]}", style=_STYLES[verdict]))
 
@@ -132,8 +132,8 @@ def _show_table(found: list[Diagnosis]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for diagnosis in found:
         cell = Text(diagnosis.found)
-        if diagnosis.mend:
-            cell.append(f"\n{diagnosis.mend}", style="dim")
+        if diagnosis.fix:
+            cell.append(f"\n{diagnosis.fix}", style="dim")
         verdict = Text(diagnosis.verdict, style=_STYLES[diagnosis.verdict])
         table.add_row(verdict, Text(diagnosis.name, style="bold"), cell)
     Console().print(table)

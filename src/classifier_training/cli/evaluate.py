@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError
-from classifier_training.runtime.progress import progress
+from classifier_training.system.progress import progress
 
 if TYPE_CHECKING:
     from classifier_training.evaluation.evaluate import Evaluation
@@ -61,7 +61,7 @@ def run_evaluate(
         if find_spec("torch") is None:
             raise need_extra("torch", "train")
         if run.suffix.lower() != ".onnx" and data is None:
-            from classifier_training.artifacts.run_folder import load_run
+            from classifier_training.run.folder import load_run
 
             load_run(run)  # refuses before torch is imported
         from classifier_training.evaluation.evaluate import evaluate
@@ -93,7 +93,7 @@ def _require_one_of(option: str, value: str | None, allowed: tuple[str, ...]) ->
         raise ConfigError(
             f"{option} {value} is unknown",
             expected=f"one of {', '.join(allowed)}",
-            mend=f"{option} {allowed[-1]}",
+            fix=f"{option} {allowed[-1]}",
         )
 
 

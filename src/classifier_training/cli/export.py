@@ -42,10 +42,10 @@ def run_export(run: Path, options: ExportOptions, *, debug: bool) -> int:
         _check(options)
         if find_spec("torch") is None:
             raise need_extra("torch", "train")
-        from classifier_training.artifacts.run_folder import load_run
+        from classifier_training.run.folder import load_run
 
         stored = load_run(run)  # refuses before torch is imported
-        from classifier_training.evaluation.export import export
+        from classifier_training.export.onnx import export
         from classifier_training.report.model_card import write_model_card
 
         done = export(run, opset=options.opset, data_root=options.data_root)
@@ -71,12 +71,12 @@ def _check(options: ExportOptions) -> None:
             raise ConfigError(
                 f"{name} {value} is not available",
                 expected=f"one of {', '.join(known)}",
-                mend=f"{name} {known[0]}",
+                fix=f"{name} {known[0]}",
             )
 
 
 def _export_pixels(run: Path, options: ExportOptions) -> None:
-    from classifier_training.evaluation.export_pixels import export_pixels
+    from classifier_training.export.uint8 import export_pixels
 
     done = export_pixels(run, data_root=options.data_root)
     logger.info("wrote {} and {}", done.onnx, done.sidecar)
@@ -84,7 +84,7 @@ def _export_pixels(run: Path, options: ExportOptions) -> None:
 
 
 def _export_int8(run: Path, options: ExportOptions) -> None:
-    from classifier_training.evaluation.export_int8 import export_int8
+    from classifier_training.export.int8 import export_int8
 
     done = export_int8(run, max_loss=options.max_loss, data_root=options.data_root)
     logger.info("wrote {} and {}", done.onnx, done.sidecar)

@@ -90,7 +90,7 @@ def predict_command(
 ) -> None:
     """Classify images with the exported model (without torch)."""
     from classifier_training.cli.predict import PredictOptions, run_predict
-    from classifier_training.runtime.predictor import Extras
+    from classifier_training.inference.predictor import Extras
 
     extras = Extras(calibrated, sets, ood, check_inputs)
     options = PredictOptions(top_k, out, batch_size, extras, on_bad_image, threads, provider)

@@ -14,13 +14,13 @@ from loguru import logger
 
 from classifier_training.cli.console import guarded, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError, DataError
-from classifier_training.runtime.class_map import ClassMap
-from classifier_training.runtime.files import replacing
-from classifier_training.runtime.images import IMAGE_EXTENSIONS
-from classifier_training.runtime.prediction_files import write_predictions
-from classifier_training.runtime.predictor import Extras, Prediction, Predictor
-from classifier_training.runtime.progress import progress
-from classifier_training.runtime.walking import walk_files
+from classifier_training.inference.class_map import ClassMap
+from classifier_training.inference.images import IMAGE_EXTENSIONS
+from classifier_training.inference.prediction_files import write_predictions
+from classifier_training.inference.predictor import Extras, Prediction, Predictor
+from classifier_training.system.files import replacing
+from classifier_training.system.progress import progress
+from classifier_training.system.scan import walk_files
 
 _ENDINGS = (".csv", ".jsonl")
 _ON_BAD_IMAGE = ("error", "skip")
@@ -77,13 +77,13 @@ def _check(options: PredictOptions) -> None:
         raise ConfigError(
             f"--out {options.out} has an unknown ending",
             expected=f"one of {', '.join(_ENDINGS)}",
-            mend=f"--out {options.out.with_suffix('.csv')}",
+            fix=f"--out {options.out.with_suffix('.csv')}",
         )
     if options.on_bad_image not in _ON_BAD_IMAGE:
         raise ConfigError(
             f"--on-bad-image {options.on_bad_image} is unknown",
             expected=f"one of {', '.join(_ON_BAD_IMAGE)}",
-            mend="--on-bad-image skip",
+            fix="--on-bad-image skip",
         )
 
 
@@ -132,7 +132,7 @@ class _Notes:
             raise DataError(
                 f"none of the {self._skipped} images can be read",
                 expected="at least one image that can be decoded",
-                mend="restore the files named above",
+                fix="restore the files named above",
             )
 
     def summarise(self) -> None:
@@ -161,7 +161,7 @@ def expand(arguments: Iterable[str]) -> list[Path]:
             raise DataError(
                 f"no image at {argument}",
                 expected="an image file, a folder with images, or a glob that matches some",
-                mend="correct the path",
+                fix="correct the path",
             )
         paths.extend(found)
     return paths
@@ -184,7 +184,7 @@ def _images_in(folder: Path) -> Iterator[Path]:
         raise DataError(
             f"cannot list the folder {error.filename}: {error.strerror or error}",
             expected="folders that this user may read",
-            mend="give read and search permission on it",
+            fix="give read and search permission on it",
         ) from error
 
     for path in walk_files(folder, on_skip=lambda _: None, on_error=refuse):
@@ -207,7 +207,7 @@ def _write(
         raise ConfigError(
             f"cannot write --out {out}: {error.strerror or error}",
             expected="a file in a folder that can be written, on a disk with room",
-            mend="choose another --out",
+            fix="choose another --out",
         ) from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError
-from classifier_training.runtime.progress import progress
+from classifier_training.system.progress import progress
 
 
 def run_report(
@@ -38,7 +38,7 @@ def run_report(
                 f"cannot write the report {run / 'report.html' if out is None else out}: "
                 f"{error.strerror or error}",
                 expected="a file in a folder that can be written",
-                mend="choose another with --out FILE",
+                fix="choose another with --out FILE",
             ) from error
         sys.stdout.write(f"{path}  open it in a browser; it is complete in itself\n")
         sys.stdout.flush()

@@ -43,7 +43,7 @@ def run_reproduce(
         for module in ("omegaconf", "pydantic", "torch", "lightning"):
             if find_spec(module) is None:
                 raise need_extra(module, "train")
-        from classifier_training.artifacts.run_folder import RunFolder
+        from classifier_training.run.folder import RunFolder
 
         folder = RunFolder(run)
         record = folder.read_record()
@@ -56,7 +56,7 @@ def run_reproduce(
             raise ConfigError(
                 f"--out {target} is the run itself",
                 expected="another folder",
-                mend="choose another one, or leave --out out",
+                fix="choose another one, or leave --out out",
             )
         found = _conditions(config, record)
         _show_conditions(found, record["changes"])
@@ -99,7 +99,7 @@ def _stored_config(path: Path, data_root: Path | None, allow_modules: list[str])
         raise ResumeError(
             f"cannot read {path}: {error}",
             expected="the config.yaml that the run wrote",
-            mend="restore it from a copy",
+            fix="restore it from a copy",
         ) from error
     _refuse_references(content, path)
     content |= {"allow_modules": allow_modules, "logging": {}, "output_uri": None, "resume": "auto"}
@@ -113,7 +113,7 @@ def _refuse_references(node: Any, path: Path) -> None:
         raise ConfigError(
             f"{path} holds a reference: {node!r}",
             expected="the resolved values that a run writes",
-            mend="restore the file from a copy",
+            fix="restore the file from a copy",
         )
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     for child in children:
@@ -121,7 +121,7 @@ def _refuse_references(node: Any, path: Path) -> None:
 
 
 def _epochs(history: Path) -> list[dict[str, float]]:
-    from classifier_training.artifacts.history import read_history
+    from classifier_training.run.history import read_history
 
     try:
         rows = read_history(history)
@@ -129,15 +129,15 @@ def _epochs(history: Path) -> list[dict[str, float]]:
         raise ResumeError(
             f"cannot read {history}: {error}",
             expected="the metrics.csv of a run with at least one finished epoch",
-            mend="go on with that run until it has one",
+            fix="go on with that run until it has one",
         ) from error
     return rows
 
 
 def _conditions(config: Config, record: dict[str, Any]) -> list[Condition]:
-    from classifier_training.artifacts.provenance import git_state, machine, versions
     from classifier_training.data.index import index_data
     from classifier_training.evaluation.reproduction import conditions
+    from classifier_training.run.identity import git_state, machine, versions
     from classifier_training.training.hardware import choose_hardware
 
     root = Path(config.data.data_root).expanduser()
@@ -145,7 +145,7 @@ def _conditions(config: Config, record: dict[str, Any]) -> list[Condition]:
         raise DataError(
             f"the data is not there: {root} does not exist",
             expected="the images that the run was trained on",
-            mend="--data-root PATH, where they lie now",
+            fix="--data-root PATH, where they lie now",
         )
     hardware = choose_hardware(config.trainer)
     now = {
@@ -168,7 +168,7 @@ def _require_same_data(found: list[Condition], config: Config) -> None:
             f"the data in {config.data.data_root} is not what the run was trained on: fingerprint "
             f"{data.now} now, {data.then} then (images, labels or splits changed)",
             expected="the same images with the same labels in the same splits",
-            mend="--data-root PATH of an unchanged copy, or train a new run: classifier train",
+            fix="--data-root PATH of an unchanged copy, or train a new run: classifier train",
         )
 
 

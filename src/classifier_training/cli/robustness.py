@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.data.records import SPLITS
 from classifier_training.errors import EXIT_OK, ConfigError
-from classifier_training.evaluation.labelled import LabelledImages
-from classifier_training.runtime.images import read_image
-from classifier_training.runtime.predictor import Predictor
-from classifier_training.runtime.progress import progress
+from classifier_training.evaluation.tables import LabelledImages
+from classifier_training.inference.images import read_image
+from classifier_training.inference.predictor import Predictor
+from classifier_training.system.progress import progress
 
 if TYPE_CHECKING:
     from classifier_training.evaluation.robustness import Robustness
@@ -38,8 +38,13 @@ def run_robustness(
         for module in ("torch", "scipy", "matplotlib"):
             if find_spec(module) is None:
                 raise need_extra(module, "train")
-        from classifier_training.evaluation.robustness import measure, select, write_robustness
-        from classifier_training.evaluation.robustness_pictures import draw_examples, draw_scores
+        from classifier_training.evaluation.robustness import (
+            draw_examples,
+            draw_scores,
+            measure,
+            select,
+            write_robustness,
+        )
 
         corruptions = select(only)
         predictor = Predictor.load(model)
@@ -64,7 +69,7 @@ def _target(model: Path, split: str, out: Path | None) -> Path:
         raise ConfigError(
             f"--split {split} is unknown",
             expected=f"one of {', '.join(SPLITS)}",
-            mend="--split val",
+            fix="--split val",
         )
     if out is not None:
         return out
@@ -72,7 +77,7 @@ def _target(model: Path, split: str, out: Path | None) -> Path:
         raise ConfigError(
             f"nothing says where the results for {model} are to be written",
             expected="a run folder, or an ONNX file and --out",
-            mend="--out DIR",
+            fix="--out DIR",
         )
     return model / "evaluation" / split
 
@@ -84,7 +89,7 @@ def _images(model: Path, split: str, data: Path | None) -> LabelledImages:
         raise ConfigError(
             f"nothing says where the images for {model} are",
             expected="a run that knows them, or a folder per class: DIR/[SPLIT/]CLASS/image.jpg",
-            mend="--data RUN, or --data DIR",
+            fix="--data RUN, or --data DIR",
         )
     return LabelledImages.find(data, split)
 
@@ -96,7 +101,7 @@ def _make(folder: Path) -> None:
         raise ConfigError(
             f"cannot make the folder {folder}: {error.strerror or error}",
             expected="a folder to write to, or a path where one can be made",
-            mend="--out DIR",
+            fix="--out DIR",
         ) from error
 
 

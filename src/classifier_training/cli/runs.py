@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError
-from classifier_training.runtime.files import replacing, write_json, write_text
+from classifier_training.system.files import replacing, write_json, write_text
 
 if TYPE_CHECKING:
     from classifier_training.evaluation.aggregate import Aggregate, Group, Mean
-    from classifier_training.evaluation.stored_runs import Score, StoredRunRow
+    from classifier_training.run.stored_runs import Score, StoredRunRow
 
 _SHOWN_METRICS = tuple(
     f"{split}/{name}" for split in ("val", "test") for name in ("acc_top1", "f1_macro", "loss")
@@ -45,13 +45,13 @@ def run_runs(
             if find_spec(module) is None:
                 raise need_extra(module, "train")
         from classifier_training.evaluation.aggregate import aggregate as average
-        from classifier_training.evaluation.stored_runs import find_runs
+        from classifier_training.run.stored_runs import find_runs
 
         if by is not None and not aggregate:
             raise ConfigError(
                 f"--by {by} groups nothing without --aggregate",
                 expected="--aggregate with --by",
-                mend=f"--aggregate --by {by}",
+                fix=f"--aggregate --by {by}",
             )
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -78,7 +78,7 @@ def run_runs(
 
 
 def _run_table(rows: Sequence[StoredRunRow]) -> Table:
-    from classifier_training.evaluation.stored_runs import changed_keys
+    from classifier_training.run.stored_runs import changed_keys
 
     keys = changed_keys(rows)
     table: Table = [("run", "status", "best", "epoch", "data", "time", "differs in")]
@@ -161,7 +161,7 @@ def _aligned(table: Table) -> list[str]:
 
 
 def _run_csv(rows: Sequence[StoredRunRow]) -> Table:
-    from classifier_training.evaluation.stored_runs import changed_keys
+    from classifier_training.run.stored_runs import changed_keys
 
     keys = changed_keys(rows)
     metrics = list(dict.fromkeys(name for row in rows for name in row.scores))
@@ -195,7 +195,7 @@ def _cell(value: object) -> str:
 
 
 def _to_json(rows: Sequence[StoredRunRow], found: Aggregate | None) -> dict[str, Any]:
-    from classifier_training.evaluation.stored_runs import changed_keys
+    from classifier_training.run.stored_runs import changed_keys
 
     keys = changed_keys(rows)
     content: dict[str, Any] = {
@@ -258,5 +258,5 @@ def _writing(path: Path, write: Callable[[Path], None]) -> None:
         raise ConfigError(
             f"cannot write {path}: {error.strerror or error}",
             expected="a file in a folder that can be written",
-            mend="choose another path",
+            fix="choose another path",
         ) from error

@@ -145,7 +145,7 @@ def _named_secrets(given: list[str]) -> dict[str, str]:
             raise ConfigError(
                 "--secret names a variable but no secret",
                 expected="--secret WANDB_API_KEY=projects/PROJECT/secrets/NAME",
-                mend="correct it",
+                fix="correct it",
             )
         named[variable] = secret
     return named
@@ -158,7 +158,7 @@ def _refuse_secrets(overrides: list[str]) -> None:
             raise ConfigError(
                 f"the override of {text.partition('=')[0]} holds the value of ${variable}",
                 expected="no secret in the arguments of a job",
-                mend=f"--secret {variable}=projects/PROJECT/secrets/NAME",
+                fix=f"--secret {variable}=projects/PROJECT/secrets/NAME",
             )
 
 

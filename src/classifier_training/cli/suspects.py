@@ -12,7 +12,7 @@ from loguru import logger
 
 from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_OK
-from classifier_training.runtime.progress import progress
+from classifier_training.system.progress import progress
 
 if TYPE_CHECKING:
     from classifier_training.evaluation.label_errors import LabelErrors
@@ -37,7 +37,7 @@ def run_suspects(
     def task() -> int:
         if find_spec("torch") is None:
             raise need_extra("torch", "train")
-        from classifier_training.artifacts.run_folder import load_run
+        from classifier_training.run.folder import load_run
 
         for run in runs:
             load_run(run)  # refuses before torch is imported

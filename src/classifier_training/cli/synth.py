@@ -8,7 +8,7 @@ from loguru import logger
 
 from classifier_training.cli.console import guarded, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError
-from classifier_training.runtime.progress import progress
+from classifier_training.system.progress import progress
 
 _HELD_OUT_SHARE = 0.15
 
@@ -28,13 +28,13 @@ def run_synth(
     set_up_logging(debug=debug)
 
     def task() -> int:
-        from classifier_training.data.synthetic import DEFAULT_CLASSES, SynthSpec, write_dataset
+        from classifier_training.synthetic.writer import DEFAULT_CLASSES, SynthSpec, write_dataset
 
         if classes > len(DEFAULT_CLASSES):
             raise ConfigError(
                 f"--classes {classes} is more than there are numbers",
                 expected=f"at most {len(DEFAULT_CLASSES)}",
-                mend=f"--classes {len(DEFAULT_CLASSES)}",
+                fix=f"--classes {len(DEFAULT_CLASSES)}",
             )
         held_out = max(2, round(per_class * _HELD_OUT_SHARE))
         spec = SynthSpec(

@@ -176,7 +176,7 @@ def _unsupported(name: str) -> ConfigError:
     return ConfigError(
         f"the option {name} is not supported",
         expected=f"KEY=VALUE, or one of {', '.join(flag for flag in ours if flag[:2] == '--')}",
-        mend=_REFUSED.get(name, hint),
+        fix=_REFUSED.get(name, hint),
     )
 
 
@@ -189,7 +189,7 @@ def _refuse_lost_folder(line: _CommandLine) -> None:
             raise ConfigError(
                 f"{override} has no effect {with_or_without} --multirun",
                 expected=f"hydra.{used}.dir=PATH {with_or_without} --multirun",
-                mend=f"hydra.{used}.dir={override.partition('=')[2]}",
+                fix=f"hydra.{used}.dir={override.partition('=')[2]}",
             )
 
 
@@ -198,7 +198,7 @@ def _note_value(line: _CommandLine, name: str, value: str) -> None:
         raise ConfigError(
             f"the option {name} has no value",
             expected=f"{name} VALUE",
-            mend="give it one, or leave the option out",
+            fix="give it one, or leave the option out",
         )
     if name in ("--config-name", "-cn"):
         line.root = value.removesuffix(".yaml")
@@ -207,7 +207,7 @@ def _note_value(line: _CommandLine, name: str, value: str) -> None:
             raise ConfigError(
                 f"--config-dir {value} is not a folder",
                 expected="a folder of YAML files",
-                mend="correct the path",
+                fix="correct the path",
             )
         line.config_dir = value
 
@@ -256,7 +256,7 @@ def _run_job(composed: DictConfig, line: _CommandLine, modules: list[str]) -> No
         config = validate(composed, allow_modules=modules)
         logger.info("classifier-training {}: run folder {}", __version__, path)
         logger.info("go on later with: {}", resume)
-        from classifier_training.artifacts.run_folder import RunFolder
+        from classifier_training.run.folder import RunFolder
         from classifier_training.training.fit import fit
 
         done = fit(config, RunFolder(path, resume_command=resume), command)

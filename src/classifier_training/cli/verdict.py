@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from classifier_training.artifacts.report_link import REPORT_NAME
-from classifier_training.artifacts.run_folder import Run
+from classifier_training.run.folder import REPORT_NAME, Run
 
 _SHOWN = (("acc_top1", "top-1"), ("acc_macro", "balanced"), ("f1_macro", "macro F1"))
 

@@ -9,14 +9,14 @@ from loguru import logger
 
 from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError
-from classifier_training.runtime.predictor import Predictor
-from classifier_training.runtime.progress import progress
-from classifier_training.runtime.variants import VARIANTS, variant_files
-from classifier_training.runtime.verification import (
+from classifier_training.inference.predictor import Predictor
+from classifier_training.inference.sidecar import VARIANTS, variant_files
+from classifier_training.inference.verification import (
     recorded_images,
     verify_golden,
     verify_recorded,
 )
+from classifier_training.system.progress import progress
 
 _BACKENDS = ("pil", "cv2")
 
@@ -61,7 +61,7 @@ def _check(model: Path, data: Path | None, backend: str, *, is_run: bool) -> Non
         raise ConfigError(
             f"--backend {backend} is unknown",
             expected=f"one of {', '.join(_BACKENDS)}",
-            mend="--backend cv2 measures how often OpenCV preprocessing changes the answer",
+            fix="--backend cv2 measures how often OpenCV preprocessing changes the answer",
         )
     if backend == "cv2" and find_spec("cv2") is None:
         raise need_extra("cv2", "opencv")
@@ -69,7 +69,7 @@ def _check(model: Path, data: Path | None, backend: str, *, is_run: bool) -> Non
         raise ConfigError(
             f"--data {data} says where a run's images lie, but {model} is no run folder",
             expected="a run folder, or an ONNX file without --data, or --backend cv2",
-            mend=f"classifier verify {model}",
+            fix=f"classifier verify {model}",
         )
 
 
@@ -90,7 +90,7 @@ def _verify_recorded(predictor: Predictor, run: Path, data: Path | None) -> None
 def _report_opencv(predictor: Predictor, model: Path, data: Path | None, *, is_run: bool) -> None:
     """Say how often OpenCV changes the answer; that is a report, not a failure."""
     from classifier_training.cli.predict import expand
-    from classifier_training.runtime.backend_comparison import compare_opencv
+    from classifier_training.inference.backend_comparison import compare_opencv
 
     if is_run:
         paths = recorded_images(predictor, model, data)

@@ -87,6 +87,6 @@ def budget(
         raise ConfigError(
             f"the training is expected to take {expected:.1f} h, ${expected * price:.2f}",
             expected=f"at most {hours:.1f} h, ${hours * price:.2f} (--max-hours, --max-usd)",
-            mend="fewer trainer.max_epochs, a smaller model, or a larger bound",
+            fix="fewer trainer.max_epochs, a smaller model, or a larger bound",
         )
     return Budget(hours, price, basis, expected)

@@ -11,11 +11,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from classifier_training.artifacts.restarts import SUBMISSION
 from classifier_training.cloud.budget import Budget
 from classifier_training.cloud.machines import Machine
 from classifier_training.cloud.secrets import REFERENCE, check_reference
 from classifier_training.errors import ConfigError
+from classifier_training.run.identity import SUBMISSION
 
 RUN_LABEL = "classifier-training-run"
 # Keys that name a file or folder which training reads: of the data, and what may lie in the image.
@@ -54,7 +54,7 @@ class Place:
             raise ConfigError(
                 f"--region {self.region!r} is no region",
                 expected="a region, not a zone, for example us-central1",
-                mend="correct it",
+                fix="correct it",
             )
         mounted(self.run_uri, "--run")
 
@@ -149,7 +149,7 @@ def arguments(place: Place, *, root: str, overrides: list[str]) -> list[str]:
         raise ConfigError(
             "nothing says where the data lies",
             expected="a folder in Cloud Storage, which the job sees under /gcs",
-            mend="data.data_root=gs://BUCKET/PATH",
+            fix="data.data_root=gs://BUCKET/PATH",
         )
     moved = [_moved(text) for text in overrides]
     return ["--config-name", root, *moved, f"hydra.run.dir={mounted(place.run_uri, '--run')}"]
@@ -166,7 +166,7 @@ def mounted(uri: str, what: str) -> str:
         raise ConfigError(
             f"{what} {uri!r} is no folder in Cloud Storage",
             expected="gs://BUCKET/PATH",
-            mend="correct it",
+            fix="correct it",
         )
     return f"/gcs/{bucket}/{path}"
 
@@ -180,7 +180,7 @@ def _moved(override: str) -> str:
         raise ConfigError(
             f"{override} is decided by --run",
             expected="the run folder as --run gs://BUCKET/PATH",
-            mend=f"remove {key}",
+            fix=f"remove {key}",
         )
     if plain in _PATH_KEYS and value.startswith("gs://"):
         return f"{key}={mounted(value, plain)}"
@@ -189,7 +189,7 @@ def _moved(override: str) -> str:
         raise ConfigError(
             f"{override} is a path of this machine",
             expected="data in Cloud Storage, which the job sees under /gcs",
-            mend=f"copy it (gcloud storage cp -r {value} gs://BUCKET/PATH) and give "
+            fix=f"copy it (gcloud storage cp -r {value} gs://BUCKET/PATH) and give "
             f"{plain}=gs://BUCKET/PATH",
         )
     return override
@@ -200,6 +200,6 @@ def _secret(variable: str, secret: str) -> dict[str, str]:
         raise ConfigError(
             f"--secret {variable}=... names no environment variable",
             expected="--secret WANDB_API_KEY=projects/PROJECT/secrets/NAME",
-            mend="correct it",
+            fix="correct it",
         )
     return {"name": variable, "value": f"{REFERENCE}{check_reference(variable, secret)}"}

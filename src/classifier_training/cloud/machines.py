@@ -60,7 +60,7 @@ def machine_for(preset: str | None, gpus: int | None) -> Machine:
             if preset is None
             else f"no cloud machine is known for trainer={preset}",
             expected=f"one of {', '.join(PRESETS)}",
-            mend="trainer=t4, or for several GPUs: trainer=ddp --machine l4 --gpus 2",
+            fix="trainer=t4, or for several GPUs: trainer=ddp --machine l4 --gpus 2",
         )
     asked = gpus if gpus is not None else int(preset != "cpu")
     if (preset, asked) not in _MACHINES:
@@ -68,6 +68,6 @@ def machine_for(preset: str | None, gpus: int | None) -> Machine:
         raise ConfigError(
             f"no machine has {asked} GPUs of preset {preset}",
             expected=f"--gpus {counts}",
-            mend="choose one of them",
+            fix="choose one of them",
         )
     return _MACHINES[preset, asked]

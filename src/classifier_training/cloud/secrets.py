@@ -38,7 +38,7 @@ def check_reference(variable: str, secret: str) -> str:
             f"--secret {variable}=... is not the name of a secret",
             expected=f"--secret {variable}=projects/PROJECT/secrets/NAME[/versions/latest]; the "
             "value itself stays in Secret Manager",
-            mend=f"gcloud secrets create NAME --data-file=-, then --secret {variable}=projects/"
+            fix=f"gcloud secrets create NAME --data-file=-, then --secret {variable}=projects/"
             "PROJECT/secrets/NAME",
         )
     return secret if "/versions/" in secret else f"{secret}/versions/latest"
@@ -92,6 +92,6 @@ def _unreadable(secret: str, why: str) -> ConfigError:
     return ConfigError(
         f"the secret {secret} cannot be read: {why}",
         expected="a job on Google Cloud whose service account may access it",
-        mend="grant the role roles/secretmanager.secretAccessor to the job's service account, and "
+        fix="grant the role roles/secretmanager.secretAccessor to the job's service account, and "
         "look at the name; elsewhere, set the variable itself",
     )

@@ -166,13 +166,13 @@ def watch(
 def failed(job: Job, place: Place) -> ClassifierTrainingError:
     """Return what to tell of a job that did not succeed."""
     if job.lacks_machines:
-        expected, mend = _NO_MACHINES
-        return CloudError(f"{job.name}: {job.error}", expected=expected, mend=mend)
+        expected, fix = _NO_MACHINES
+        return CloudError(f"{job.name}: {job.error}", expected=expected, fix=fix)
     return CloudError(
         f"{job.name} ended as {job.state}: {job.error or 'no reason is given'}",
         expected="a job that trains to its end",
-        mend=f"its log says why: gcloud ai custom-jobs stream-logs {job.name.rpartition('/')[2]} "
-        f"--region {place.region}; mended, the same command goes on in {place.run_uri}",
+        fix=f"its log says why: gcloud ai custom-jobs stream-logs {job.name.rpartition('/')[2]} "
+        f"--region {place.region}; fixed, the same command goes on in {place.run_uri}",
     )
 
 
@@ -194,7 +194,7 @@ def _told(place: Place) -> Iterator[None]:
             f"no permission in {place.parent}: {error.message}",
             expected="the role roles/aiplatform.user, and for --service-account also "
             "roles/iam.serviceAccountUser on it",
-            mend="have the role granted, or choose another --project",
+            fix="have the role granted, or choose another --project",
         ) from error
     except exceptions.Unauthorized as error:
         raise _no_credentials(error) from error
@@ -202,21 +202,21 @@ def _told(place: Place) -> Iterator[None]:
         raise ConfigError(
             f"{place.parent} is not there: {error.message}",
             expected="a project with the Vertex AI interface switched on",
-            mend="correct --project and --region, or: gcloud services enable "
+            fix="correct --project and --region, or: gcloud services enable "
             "aiplatform.googleapis.com",
         ) from error
     except exceptions.BadRequest as error:
         raise ConfigError(
             f"Vertex AI refuses the job: {error.message}",
             expected="a machine that --region has, an image it can pull",
-            mend="another --region or machine; look at --image (gcloud artifacts docker images "
+            fix="another --region or machine; look at --image (gcloud artifacts docker images "
             "describe IMAGE). --dry-run shows the job",
         ) from error
     except exceptions.TooManyRequests as error:
         raise CloudError(
             f"no machine or quota in {place.region}: {error.message}",
             expected=_NO_MACHINES[0],
-            mend=f"{_NO_MACHINES[1]}; quotas: console, IAM, Quotas, custom training",
+            fix=f"{_NO_MACHINES[1]}; quotas: console, IAM, Quotas, custom training",
         ) from error
     except GoogleAuthError as error:
         raise _no_credentials(error) from error
@@ -224,7 +224,7 @@ def _told(place: Place) -> Iterator[None]:
         raise CloudError(
             f"Vertex AI in {place.region} cannot be reached: {error}",
             expected="an answer",
-            mend="run the same command again; a job that was made is found, not made twice",
+            fix="run the same command again; a job that was made is found, not made twice",
         ) from error
 
 
@@ -232,5 +232,5 @@ def _no_credentials(error: Exception) -> ConfigError:
     return ConfigError(
         f"Google Cloud does not know who asks: {error}",
         expected="credentials of an account that may start jobs",
-        mend="gcloud auth application-default login",
+        fix="gcloud auth application-default login",
     )

@@ -86,13 +86,13 @@ def parse(overrides: list[str]) -> list[Override]:
             raise ConfigError(
                 f"cannot read the override {text!r}: {str(error).splitlines()[0]}",
                 expected="KEY=VALUE, for example trainer.max_epochs=10",
-                mend=_how_to_quote(text),
+                fix=_how_to_quote(text),
             ) from error
         if not parsed[-1].key_or_group:
             raise ConfigError(
                 f"the override {text!r} names no key",
                 expected="KEY=VALUE, for example trainer.max_epochs=10",
-                mend="remove it, or name the key",
+                fix="remove it, or name the key",
             )
     return parsed
 
@@ -165,7 +165,7 @@ def unresolved(error: OmegaConfBaseException) -> ConfigError:
     return ConfigError(
         f"{place.group(1) if place else 'a value'}: {message.splitlines()[0]}",
         expected="${...} to name a key that has a value, or ${oc.env:NAME} a variable that is set",
-        mend="correct the reference, or set what it names",
+        fix="correct the reference, or set what it names",
     )
 
 
@@ -180,14 +180,14 @@ def explain(error: Exception, root: str) -> ConfigError:
         return ConfigError(
             f"there is no configuration named {root!r}",
             expected=f"one of {', '.join(roots)}, or a file in --config-dir",
-            mend=f"--config-name {close[0] if close else DEFAULT_ROOT}",
+            fix=f"--config-name {close[0] if close else DEFAULT_ROOT}",
         )
     if "Could not find '" in text:
         return _unknown_option(str(error), text)
     return ConfigError(
         f"the configuration cannot be composed: {text}",
         expected="overrides that fit the shipped YAML (classifier train --cfg job shows it)",
-        mend="correct the key or value that the message names",
+        fix="correct the key or value that the message names",
     )
 
 
@@ -200,7 +200,7 @@ def _unknown_option(message: str, text: str) -> ConfigError:
     return ConfigError(
         f"{group}={option} does not exist" if wanted and group else text,
         expected=f"one of {', '.join(options)}" if options else "an existing group and option",
-        mend=f"did you mean {group}={close[0]}?"
+        fix=f"did you mean {group}={close[0]}?"
         if close
         else f"choose one: {group or 'GROUP'}=NAME",
     )
@@ -270,7 +270,7 @@ def _refuse_sweep(override: Override, *, is_multirun: bool) -> None:
     raise ConfigError(
         f"the override {text!r} sets several values",
         expected="one value, unless --multirun is given",
-        mend="add --multirun to run a job for each value; "
+        fix="add --multirun to run a job for each value; "
         f"for one text with commas in it: {shlex.quote(set_to(key, value))}",
     )
 
@@ -288,7 +288,7 @@ def _strict_group(override: Override) -> str:
         raise ConfigError(
             f"the override {text!r} chooses no option",
             expected="GROUP=NAME, the name of a YAML file of that group",
-            mend="classifier train --help lists groups and their options",
+            fix="classifier train --help lists groups and their options",
         )
     return text
 
@@ -348,7 +348,7 @@ def _refuse_dangerous(override: Override) -> None:
             raise ConfigError(
                 f"the override {override.input_line!r} names no folder",
                 expected=f"{key}=PATH",
-                mend="give a path, or leave it out for a new time-stamped folder under runs",
+                fix="give a path, or leave it out for a new time-stamped folder under runs",
             )
         return
     if key.startswith(_HYDRA_PREFIXES) and "_target_" not in str(override.input_line):
@@ -356,7 +356,7 @@ def _refuse_dangerous(override: Override) -> None:
     raise ConfigError(
         f"the override {override.input_line!r} changes Hydra itself",
         expected=f"one of {', '.join((*_HYDRA_KEYS, *_HYDRA_PREFIXES, *_HYDRA_GROUPS))}",
-        mend="remove it",
+        fix="remove it",
     )
 
 
@@ -368,7 +368,7 @@ def _check_hydra_section(config: DictConfig) -> None:
             raise ConfigError(
                 f"the hydra section names the class {target}",
                 expected="launchers and sweepers of installed Hydra plugins only",
-                mend="remove it from the YAML file",
+                fix="remove it from the YAML file",
             )
 
 

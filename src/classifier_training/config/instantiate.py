@@ -42,7 +42,7 @@ def instantiate(spec: Mapping[str, Any], base: type[T], where: str) -> T:
         raise ConfigError(
             f"{where}: {cls.__name__} refuses its arguments: {error}",
             expected=f"{cls.__name__}{inspect.signature(cls)}",
-            mend="correct the arguments in the YAML or on the command line",
+            fix="correct the arguments in the YAML or on the command line",
         ) from error
 
 
@@ -64,19 +64,19 @@ def _resolve(target: str, base: type[T], where: str) -> type[T]:
         raise ConfigError(
             f"{where}: cannot import {target}: {error}",
             expected="an importable class",
-            mend="check the spelling, and that its package is installed in this environment",
+            fix="check the spelling, and that its package is installed in this environment",
         ) from error
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise ConfigError(
             f"{where}: {target} is not a {base.__name__}",
             expected=f"a subclass of {base.__module__}.{base.__qualname__}",
-            mend="name a class of that kind",
+            fix="name a class of that kind",
         )
     is_library = module_name.startswith(("torchvision.", "lightning.", "classifier_training."))
     if not is_library and found.__module__ != module_name:
         raise ConfigError(
             f"{where}: {target} is an alias of a class of {found.__module__}",
             expected="a class defined in the allowed module itself",
-            mend=f"name it where it is defined: allow_modules=[{found.__module__}]",
+            fix=f"name it where it is defined: allow_modules=[{found.__module__}]",
         )
     return found

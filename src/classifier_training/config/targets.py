@@ -21,7 +21,7 @@ RandomShortestSize RandomSolarize RandomVerticalFlip RandomZoomOut Resize ScaleJ
 TrivialAugmentWide
 """
 
-_DEGRADED_BY = "classifier_training.transforms.degradations"
+_DEGRADED_BY = "classifier_training.transforms.corruptions"
 _DEGRADATIONS = "BilinearDownscale GaussianNoise JpegCompression Pixelation ZoomIn ZoomOut"
 
 _CALLBACKS = """

@@ -68,7 +68,7 @@ def validate(composed: DictConfig, *, allow_modules: list[str]) -> Config:
         raise ConfigError(
             f"the configuration has {len(problems)} problem{'s' if len(problems) != 1 else ''}",
             expected="keys, types and ranges as in the shipped YAML (classifier train --cfg job)",
-            mend="correct what is listed above and run the command again",
+            fix="correct what is listed above and run the command again",
             problems=tuple(problems),
         )
     return config
@@ -133,12 +133,12 @@ def _unknown_key(item: ErrorDetails, where: str) -> Problem:
     prefix = where.rpartition(".")[0]
     close = difflib.get_close_matches(str(item["loc"][-1]), fields, n=1, cutoff=0.6)
     if close:
-        mend = f"did you mean {f'{prefix}.' if prefix else ''}{close[0]}?"
+        fix = f"did you mean {f'{prefix}.' if prefix else ''}{close[0]}?"
     elif elsewhere := _same_name_elsewhere(str(item["loc"][-1])):
-        mend = f"did you mean {elsewhere}?"
+        fix = f"did you mean {elsewhere}?"
     else:
-        mend = f"remove it; {prefix or 'the configuration'} has: {', '.join(fields)}"
-    return Problem(where, "this key does not exist", mend)
+        fix = f"remove it; {prefix or 'the configuration'} has: {', '.join(fields)}"
+    return Problem(where, "this key does not exist", fix)
 
 
 def _wrong_value(error: ValidationError, item: ErrorDetails, where: str) -> Problem:

@@ -22,9 +22,9 @@ import numpy.typing as npt
 import PIL
 from PIL import features
 
+from classifier_training.data.decoding import Recipe
 from classifier_training.data.manifest import Manifest
-from classifier_training.data.recipe import Recipe
-from classifier_training.runtime.cores import available_cores
+from classifier_training.system.resources import available_cores
 
 # Part of the key: to be raised when decoding, reducing or the layout changes.
 VERSION = 1

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from classifier_training.data.records import Intake, Record, is_file
+from classifier_training.data.records import Record, RowCollector, is_file
 from classifier_training.errors import DataError
-from classifier_training.runtime.class_map import ClassMap
+from classifier_training.inference.class_map import ClassMap
 
 PATH, GIVEN, CORRECTED, ACTION = "path", "given", "corrected", "action"
 ACTIONS = ("relabel", "drop", "keep")
@@ -27,7 +27,7 @@ class _Correction:
 
 
 def apply_corrections(
-    records: Sequence[Record], name: str, intake: Intake, classes: ClassMap
+    records: Sequence[Record], name: str, collector: RowCollector, classes: ClassMap
 ) -> tuple[list[Record], str]:
     """Relabel and drop records as a corrections file says.
 
@@ -36,7 +36,7 @@ def apply_corrections(
     Args:
         records: Each with its own path.
         name: ``data.corrections``: absolute, or from here or the data root.
-        intake: Its root, and where faulty rows and dropped images are noted.
+        collector: Its root, and where faulty rows and dropped images are noted.
         classes: The labels that there are.
 
     Returns:
@@ -47,15 +47,15 @@ def apply_corrections(
     """
     by_path = {record.path: record for record in records}
     wanted: dict[str, _Correction] = {}
-    for line, row in _rows(name, intake.root):
+    for line, row in _rows(name, collector.root):
         if not (row[CORRECTED] or row[ACTION]):
             continue
         if fault := _fault(row, by_path, wanted, classes):
-            intake.fault(name, line, fault)
+            collector.fault(name, line, fault)
         elif row[ACTION] != "keep":
             label = None if row[ACTION] == "drop" else row[CORRECTED]
             wanted[row[PATH]] = _Correction(line, label)
-    intake.raise_faults()
+    collector.raise_faults()
     counts: Counter[str] = Counter()
     kept = []
     for record in records:
@@ -68,7 +68,7 @@ def apply_corrections(
             counts["relabelled" if correction.label != record.label else "right already"] += 1
             kept.append(record._replace(label=correction.label))
     if counts["dropped"]:
-        intake.skipped["dropped by data.corrections"] = counts["dropped"]
+        collector.skipped["dropped by data.corrections"] = counts["dropped"]
     done = ", ".join(f"{counts[what]} {what}" for what in ("relabelled", "dropped"))
     already = f", {counts['right already']} right already" if counts["right already"] else ""
     return kept, f"corrections of {name}: {done}{already}"
@@ -140,5 +140,5 @@ def _rows(name: str, root: Path) -> Iterator[tuple[int, dict[str, str]]]:
             else f"cannot read data.corrections={name}: {reason}",
             expected=f"a CSV file with commas and the columns {PATH} and {CORRECTED} or {ACTION}, "
             "such as the suspects.csv of `classifier suspects`",
-            mend="correct the file or its path (absolute, or from here or data.data_root)",
+            fix="correct the file or its path (absolute, or from here or data.data_root)",
         ) from error

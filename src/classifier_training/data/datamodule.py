@@ -12,14 +12,14 @@ from torch.utils.data import DataLoader
 from classifier_training.config.schema import DataConfig
 from classifier_training.data.balance import drawing_weights
 from classifier_training.data.cache import PixelCache
-from classifier_training.data.cache_choice import open_caches
+from classifier_training.data.cache_build import open_caches
 from classifier_training.data.dataset import Batch, EvaluationDataset, TrainingDataset, unwrap
+from classifier_training.data.decoding import Recipe
 from classifier_training.data.loading import evaluation_loader, resolve_workers, training_loader
 from classifier_training.data.manifest import Manifest
-from classifier_training.data.recipe import Recipe
 from classifier_training.data.sampling import EpochBatchSampler
 from classifier_training.errors import ClassifierTrainingError
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.preprocess import PreprocessSpec
 
 
 class ImageDataModule(pl.LightningDataModule):

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from classifier_training.data.cache import PixelCache
+from classifier_training.data.decoding import Recipe, read_file
 from classifier_training.data.manifest import Manifest
-from classifier_training.data.recipe import Recipe, read_file
 from classifier_training.data.sampling import Draw
 from classifier_training.errors import ClassifierTrainingError, ConfigError
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.preprocess import PreprocessSpec
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class TrainingDataset(Dataset[Batch]):
                 f"transforms.train turned {self.manifest.describe(draw.row)} into a tensor of "
                 f"shape {tuple(augmented.shape)} and dtype {augmented.dtype}",
                 expected=f"(3, {size}, {size}) of dtype uint8",
-                mend="let the list contain a RandomResizedCrop or Resize to "
+                fix="let the list contain a RandomResizedCrop or Resize to "
                 "size: ${transforms.image_size}, and no conversion to float",
             )
         return augmented

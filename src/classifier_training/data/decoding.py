@@ -10,18 +10,22 @@ from __future__ import annotations
 import functools
 import io
 import itertools
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, JpegImagePlugin
 
-from classifier_training.runtime.images import (
+from classifier_training.data.manifest import Manifest
+from classifier_training.errors import DataError
+from classifier_training.inference.images import (
     MAX_PIXELS,
     decode_image,
     exif_transposition,
     reduction,
 )
+from classifier_training.inference.preprocess import PreprocessSpec
 
 try:
     import simplejpeg  # type: ignore[import-untyped]
@@ -118,3 +122,46 @@ def _read_header(data: bytes) -> _Header | None:
         may_be_turned = may_be_turned or marker == _APP1
         at += 2 + (data[at + 2] << 8 | data[at + 3])
     return None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A function of a file's bytes alone, so that its result can be kept.
+
+    Attributes:
+        spec: Evaluation preprocessing; None when the image is augmented.
+        at_least: Without ``spec``: reduce so that the shorter side is not below it; None: never.
+    """
+
+    spec: PreprocessSpec | None
+    at_least: int | None = None
+
+    def pixels(self, data: bytes, name: str) -> npt.NDArray[np.uint8]:
+        """Return ``(H, W, 3)`` uint8, RGB.
+
+        Raises:
+            DataError: The image cannot be decoded; ``name`` is in the message.
+        """
+        if self.spec is None:
+            return decode_pixels(data, name, self.at_least)
+        return self.spec.load(data, name)
+
+    def facts(self) -> dict[str, Any]:
+        """Return all that the pixels depend on besides the file, as plain types."""
+        return asdict(self)
+
+
+def read_file(manifest: Manifest, row: int) -> bytes:
+    """Read the file of a manifest row.
+
+    Raises:
+        DataError: It cannot be read; the message names it.
+    """
+    try:
+        return manifest.file(row).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read image {manifest.describe(row)}: {error.strerror or error}",
+            expected="the data to stay where it was when the run started",
+            fix="restore the file, then run the same command again",
+        ) from error

@@ -11,13 +11,12 @@ from loguru import logger
 
 from classifier_training.config.schema import DataConfig
 from classifier_training.data.corrections import apply_corrections
-from classifier_training.data.groups import assign_groups
 from classifier_training.data.manifest import Manifest, hash_files
-from classifier_training.data.records import SPLITS, Intake, Record, is_file
+from classifier_training.data.records import SPLITS, Record, RowCollector, is_file
 from classifier_training.data.sources import read_source
-from classifier_training.data.splits import assign_splits
+from classifier_training.data.splits import assign_groups, assign_splits
 from classifier_training.errors import DataError
-from classifier_training.runtime.class_map import ClassMap
+from classifier_training.inference.class_map import ClassMap
 
 
 @dataclass(frozen=True)
@@ -46,38 +45,40 @@ def index_data(config: DataConfig, *, tolerated: list[str] | None = None) -> Dat
         DataError: Nothing there, faulty rows, unknown labels, a split without images, or a batch
             larger than the training data.
     """
-    intake = read_source(config, tolerated=tolerated)
-    records, group_note = assign_groups(without_repeats(intake), config.group_by, intake)
-    contents = _Contents(records, intake.root)
-    records, split_notes = assign_splits(records, config.split, contents=contents, root=intake.root)
-    records, corrected = _corrected(records, config, intake)
-    _require_images(_counts(records), intake.root)
-    class_map = _class_map(config, records, intake.root)
-    refuse_unknown(intake, records, class_map)
+    collector = read_source(config, tolerated=tolerated)
+    records, group_note = assign_groups(without_repeats(collector), config.group_by, collector)
+    contents = _Contents(records, collector.root)
+    records, split_notes = assign_splits(
+        records, config.split, contents=contents, root=collector.root
+    )
+    records, corrected = _corrected(records, config, collector)
+    _require_images(_counts(records), collector.root)
+    class_map = _class_map(config, records, collector.root)
+    refuse_unknown(collector, records, class_map)
     records = [record for record in records if record.label in class_map]
     _require_batch(_counts(records)["train"], config)
-    manifest = Manifest.build(records, class_map, intake.root, hashes=contents())
+    manifest = Manifest.build(records, class_map, collector.root, hashes=contents())
     found = (
-        _empty_note(intake, config),
+        _empty_note(collector, config),
         group_note,
         *split_notes,
         corrected,
         *_absent_notes(manifest),
     )
     notes = tuple(note for note in found if note)
-    index = DataIndex(manifest, dict(intake.skipped), notes)
+    index = DataIndex(manifest, dict(collector.skipped), notes)
     _report(index)
     return index
 
 
 def _corrected(
-    records: list[Record], config: DataConfig, intake: Intake
+    records: list[Record], config: DataConfig, collector: RowCollector
 ) -> tuple[list[Record], str]:
     if config.corrections is None:
         return records, ""
-    _require_images(_counts(records), intake.root)
-    known = _class_map(config, records, intake.root)
-    return apply_corrections(records, config.corrections, intake, known)
+    _require_images(_counts(records), collector.root)
+    known = _class_map(config, records, collector.root)
+    return apply_corrections(records, config.corrections, collector, known)
 
 
 class _Contents:
@@ -94,29 +95,29 @@ class _Contents:
         return self._hashes
 
 
-def without_repeats(intake: Intake) -> list[Record]:
+def without_repeats(collector: RowCollector) -> list[Record]:
     """Drop rows that repeat another one; refuse those that contradict it."""
     first: dict[str, Record] = {}
-    for record in intake.records:
+    for record in collector.records:
         known = first.setdefault(record.path, record)
         if known is record:
             continue
         where = f"{known.source}:{known.line}" if known.line else known.source
         if known.label != record.label:
-            intake.fault(
+            collector.fault(
                 record.source,
                 record.line,
                 f"{record.path} is {record.label!r} here and {known.label!r} in {where}",
             )
         elif known.split != record.split:
-            intake.fault(
+            collector.fault(
                 record.source,
                 record.line,
                 f"{record.path} is in {record.split} here and in {known.split} in {where}",
             )
         else:
-            intake.skipped["repeated row"] += 1
-    intake.raise_faults()
+            collector.skipped["repeated row"] += 1
+    collector.raise_faults()
     return list(first.values())
 
 
@@ -137,13 +138,13 @@ def _read_class_file(name: str, root: Path) -> tuple[str, ...]:
         raise DataError(
             f"cannot read data.classes={name}: {error}",
             expected="a UTF-8 text file with one class name a line, or a list",
-            mend="correct the path (absolute, or relative to data.data_root)",
+            fix="correct the path (absolute, or relative to data.data_root)",
         ) from error
     # Reading made every line end "\n"; str.splitlines would also cut at characters inside a name.
     return tuple(line for line in text.split("\n") if line.strip())
 
 
-def refuse_unknown(intake: Intake, records: list[Record], class_map: ClassMap) -> None:
+def refuse_unknown(collector: RowCollector, records: list[Record], class_map: ClassMap) -> None:
     """Raise a DataError that names each row whose label is no class."""
     hints: dict[str, str] = {}  # looking for a close name is slow; a label may stand in many rows
     for record in records:
@@ -153,12 +154,12 @@ def refuse_unknown(intake: Intake, records: list[Record], class_map: ClassMap) -
         if label not in hints:
             close = class_map.closest(label)
             hints[label] = f"; did you mean {close!r}?" if close else ""
-        intake.fault(
+        collector.fault(
             record.source,
             record.line,
             f"label {label!r} ({record.split}) is no class of the training data{hints[label]}",
         )
-    intake.raise_faults()
+    collector.raise_faults()
 
 
 def require_loadable(manifest: Manifest, config: DataConfig) -> None:
@@ -184,7 +185,7 @@ def _require_images(counts: dict[str, int], root: Path) -> None:
             raise DataError(
                 f"the {split} split of {root} has no images (found: {found})",
                 expected="at least one image for train and for val",
-                mend=f"give data.{split}_path=PATH, or add images (a class of one stays in train)",
+                fix=f"give data.{split}_path=PATH, or add images (a class of one stays in train)",
             )
 
 
@@ -193,15 +194,15 @@ def _require_batch(count: int, config: DataConfig) -> None:
         raise DataError(
             f"data.batch_size={config.batch_size} is larger than the {count} training images",
             expected="at least one full batch",
-            mend=f"data.batch_size={max(1, count // 4)}",
+            fix=f"data.batch_size={max(1, count // 4)}",
         )
 
 
-def _empty_note(intake: Intake, config: DataConfig) -> str:
-    if not intake.empty_labels:
+def _empty_note(collector: RowCollector, config: DataConfig) -> str:
+    if not collector.empty_labels:
         return ""
     return (
-        f"{intake.empty_labels} row(s) with an empty label are of class "
+        f"{collector.empty_labels} row(s) with an empty label are of class "
         f"{config.empty_label_name!r} (data.on_empty_label=class)"
     )
 

@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader
 
 from classifier_training.data.dataset import Batch, EvaluationDataset, TrainingDataset
 from classifier_training.data.sampling import EpochBatchSampler
-from classifier_training.data.shared_memory import (
+from classifier_training.system.resources import (
     LoaderPlan,
+    available_cores,
     can_start_processes,
     fit_shared_memory,
 )
-from classifier_training.runtime.cores import available_cores
 
 _MOST_WORKERS = 8
 _EVALUATION_PREFETCH = 2
@@ -160,7 +160,7 @@ def bound_heap() -> None:
 
 
 def _call_libc(name: str, *arguments: int) -> None:
-    """Call a function that glibc has; other C libraries have neither it nor the habit it mends."""
+    """Call a function that glibc has; other C libraries have neither it nor the habit it fixes."""
     function = getattr(ctypes.CDLL(None), name, None)
     if function is not None:
         function(*arguments)

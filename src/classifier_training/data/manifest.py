@@ -6,7 +6,7 @@ import csv
 import hashlib
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,36 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from classifier_training.data.packed import PackedStrings
 from classifier_training.data.records import SPLITS, Record
 from classifier_training.errors import DataError
-from classifier_training.runtime.class_map import ClassMap
-from classifier_training.runtime.cores import available_cores
+from classifier_training.inference.class_map import ClassMap
+from classifier_training.system.resources import available_cores
+
+
+class PackedStrings:
+    """An immutable sequence of strings in two numpy arrays.
+
+    A list of a million ``str`` costs every forked worker a copy, because counting references
+    writes to the pages; two arrays stay shared.
+    """
+
+    def __init__(self, values: Iterable[str]) -> None:
+        # Paths may hold bytes that are no UTF-8; surrogateescape carries them through.
+        encoded = [value.encode("utf-8", "surrogateescape") for value in values]
+        lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+        self._offsets: npt.NDArray[np.int64] = np.concatenate(([0], np.cumsum(lengths)))
+        self._bytes: npt.NDArray[np.uint8] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, index: int) -> str:
+        start, end = self._offsets[index], self._offsets[index + 1]
+        return self._bytes[start:end].tobytes().decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[index] for index in range(len(self)))
+
 
 COLUMNS = ("path", "label", "split", "source", "line", "group", "hash", "metadata")
 # Manifests of runs from before groups were kept; reading them must go on working.
@@ -108,7 +133,7 @@ class Manifest:
             raise DataError(
                 f"cannot read the manifest {path}: {error}",
                 expected="the manifest.csv that the run wrote",
-                mend="restore it from a copy of the run, or train again",
+                fix="restore it from a copy of the run, or train again",
             ) from error
 
     @classmethod
@@ -237,5 +262,5 @@ def _content_hash(file: Path) -> bytes:
         raise DataError(
             f"cannot read image {file}: {error.strerror or error}",
             expected="every listed image to be readable",
-            mend="restore the file or its permissions, or remove its row",
+            fix="restore the file or its permissions, or remove its row",
         ) from error

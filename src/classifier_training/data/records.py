@@ -37,7 +37,7 @@ class Record(NamedTuple):
 
 
 @dataclass
-class Intake:
+class RowCollector:
     """Collects records, the rows that were skipped by reason, and the faults.
 
     Faults are collected so that one run of the command shows many of them. ``empty_labels`` counts
@@ -74,7 +74,7 @@ class Intake:
         raise DataError(
             f"{count} faulty row{'s' if count != 1 else ''} in {self.root}:\n    {shown}{rest}",
             expected="each row to name an existing image inside the data root, and its label",
-            mend="correct or remove these rows",
+            fix="correct or remove these rows",
         )
 
 

@@ -6,29 +6,258 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from classifier_training.config.schema import DataConfig, FieldsConfig
-from classifier_training.data.places import Places, find_places, nearest_existing
 from classifier_training.data.records import (
-    Intake,
+    SPLIT_NAMES,
+    SPLITS,
     Record,
+    RowCollector,
     escape,
+    inside,
     is_file,
     is_folder,
     relative_to_root,
 )
-from classifier_training.data.rows import fields_of, take_row, unfit_label
 from classifier_training.data.walk import note_unlistable, walk
 from classifier_training.errors import DataError
-from classifier_training.runtime.images import IMAGE_EXTENSIONS
-
-Reader = Callable[[Intake, Places, DataConfig], None]
+from classifier_training.inference.images import IMAGE_EXTENSIONS
 
 
-def read_source(config: DataConfig, *, tolerated: list[str] | None = None) -> Intake:
+def fields_of(config: DataConfig) -> FieldsConfig:
+    """Return the names of the columns."""
+    assert config.fields is not None  # a conflict rule says so before anything is read
+    return config.fields
+
+
+class _RowError(Exception):
+    """What is wrong with one row."""
+
+
+def take_row(
+    collector: RowCollector,
+    config: DataConfig,
+    row: Mapping[str, Any],
+    *,
+    split: str,
+    file: Path,
+    line: int,
+) -> None:
+    """Take a row into the collector, as a record, a skipped row or a fault.
+
+    Args:
+        collector: Takes it.
+        config: Names of the fields, and what an empty label means.
+        row: By column name or key.
+        split: The split that its file stands for, empty when it stands for all.
+        file: Where the row stands.
+        line: The line in it, from 1.
+    """
+    fields = fields_of(config)
+    source = relative_to_root(file, collector.root)
+    try:
+        label = _label_of(row, fields.label)
+        is_empty = not label
+        if is_empty and config.on_empty_label == "skip":
+            collector.skipped["empty label"] += 1
+            return
+        if is_empty and config.on_empty_label == "class":
+            label = str(config.empty_label_name)
+        if reason := unfit_label(label):
+            raise _RowError(reason)
+        row_split = _split_of(row, fields.split, split)
+        path = _image_of(row, fields.image, file, collector.root)
+        stored = _metadata_text(_further_facts(row, fields))
+    except _RowError as error:
+        collector.fault(source, line, str(error))
+        return
+    except RecursionError:
+        collector.fault(source, line, "its metadata is nested too deeply")
+        return
+    collector.empty_labels += is_empty
+    collector.records.append(Record(path, label, row_split, source, line, stored))
+
+
+def _label_of(row: Mapping[str, Any], name: str) -> str:
+    """Return the label, empty when there is only white space."""
+    label = row.get(name)
+    if isinstance(label, bool) or not isinstance(label, str | int):
+        raise _RowError(_no_text(row, name))
+    text = str(label)
+    return text if text.strip() else ""
+
+
+def unfit_label(label: str) -> str:
+    """Say why a label cannot be a class name; empty when it can."""
+    if not label.strip():
+        return "the label is empty (data.on_empty_label=skip leaves such rows out, class names it)"
+    try:
+        label.encode("utf-8")
+    except UnicodeEncodeError:
+        return f"the label {label!r} is not Unicode text"
+    return "the label holds a NUL character" if "\0" in label else ""
+
+
+def _no_text(row: Mapping[str, Any], name: str) -> str:
+    if name not in row:
+        return f"{name!r} is missing; the row has {', '.join(map(repr, row))[:80] or 'nothing'}"
+    return f"{name!r} is no text but {type(row[name]).__name__}"
+
+
+def _split_of(row: Mapping[str, Any], name: str | None, split: str) -> str:
+    if name is None or name not in row:
+        return split
+    said = row[name]
+    known = next((known for known, names in SPLIT_NAMES.items() if said in names), "")
+    if split and known and known != split:
+        raise _RowError(f"split {said!r} contradicts the file, which is listed as {split}")
+    if not split and not known:
+        raise _RowError(f"split {str(said)[:40]!r} is none of train, val, test")
+    return split or known
+
+
+def _image_of(row: Mapping[str, Any], name: str, file: Path, root: Path) -> str:
+    """Return the path of the row's image, relative to the data root."""
+    image = row.get(name)
+    if not isinstance(image, str):
+        raise _RowError(_no_text(row, name))
+    found = inside(image, file.parent, root if file.is_relative_to(root) else file.parent)
+    if isinstance(found, str):
+        raise _RowError(found)
+    if not is_file(found):
+        raise _RowError(f"the image {image!r} does not exist (looked for {found})")
+    return relative_to_root(found, root)
+
+
+def _further_facts(row: Mapping[str, Any], fields: FieldsConfig) -> Any:
+    """Return what a row says besides image, label and split, JSON-like.
+
+    Keys of the object under ``fields.metadata`` and further keys of the row stand side by side.
+
+    Raises:
+        _RowError: A key stands in both with different values.
+    """
+    named = {fields.image, fields.label, fields.split, fields.metadata}
+    further = {key: value for key, value in row.items() if key not in named}
+    metadata = row.get(fields.metadata) if fields.metadata is not None else None
+    if not metadata:
+        return further
+    if not isinstance(metadata, Mapping):
+        return {fields.metadata: metadata, **further}
+    for key in further.keys() & metadata.keys():
+        if further[key] != metadata[key]:
+            raise _RowError(f"{key!r} is different in the row and in its {fields.metadata!r}")
+    return {**further, **metadata}
+
+
+def _metadata_text(metadata: Any) -> str:
+    if not metadata:
+        return ""
+    try:
+        text = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair: kept as an escape
+        return json.dumps(metadata, sort_keys=True)
+    return text
+
+
+# split name ("" when one place holds all splits) -> folder or file
+Places = dict[str, Path]
+
+
+def find_places(root: Path, config: DataConfig, suffixes: tuple[str, ...]) -> Places:
+    """Find where each split lies: as given, or by its usual name, or all in one place (``""``).
+
+    Args:
+        root: The data root.
+        config: Says what was given.
+        suffixes: Endings of annotation files; none for a folder per class.
+
+    Raises:
+        DataError: A given place does not exist, two could be meant, or there is no train.
+    """
+    given = {"train": config.train_path, "val": config.val_path, "test": config.test_path}
+    places: Places = {}
+    for split in SPLITS:
+        wanted = given[split]
+        if wanted is not None:
+            places[split] = _given_place(root, split, wanted, wants_file=bool(suffixes))
+        elif found := _usual_place(root, split, suffixes):
+            places[split] = found
+    if "train" in places:
+        return places
+    if places:
+        raise DataError(
+            f"{root} has {', '.join(places)} but no train",
+            expected="a split named train, or no splits at all (then they are made)",
+            fix="rename the folder or file, or give data.train_path=PATH",
+        )
+    return {"": root}
+
+
+def _given_place(root: Path, split: str, wanted: str, *, wants_file: bool) -> Path:
+    place = Path(os.path.abspath(root / os.path.expanduser(wanted)))
+    if not (is_folder(place) or (wants_file and is_file(place))):
+        raise DataError(
+            f"data.{split}_path={wanted} does not exist (looked for {place})",
+            expected=f"an existing folder{' or file' if wants_file else ''}, "
+            "absolute or relative to data.data_root",
+            fix=nearest_existing(place),
+        )
+    return place
+
+
+def _usual_place(root: Path, split: str, suffixes: tuple[str, ...]) -> Path | None:
+    found = [child for child in _listing(root) if _is_usual_place(child, split, suffixes)]
+    if len(found) > 1:
+        raise DataError(
+            f"{root} has {' and '.join(child.name for child in found)}; which is {split}?",
+            expected=f"one of them, or data.{split}_path to say which",
+            fix=f"data.{split}_path={found[0].name}",
+        )
+    return found[0] if found else None
+
+
+def _is_usual_place(child: Path, split: str, suffixes: tuple[str, ...]) -> bool:
+    names = SPLIT_NAMES[split]
+    if not suffixes:
+        return child.name.lower() in names and is_folder(child)
+    if is_file(child):
+        return child.stem.lower() in names and child.suffix.lower() in suffixes
+    # A folder of images beside the file that lists them is no annotation.
+    is_named = child.name.lower() in names and is_folder(child)
+    return is_named and next(walk(RowCollector(root=child), child, suffixes), None) is not None
+
+
+def _listing(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"cannot list the folder {folder}: {error.strerror or error}",
+            expected="a folder that this user may read",
+            fix="give read and search permission on it",
+        ) from error
+
+
+def nearest_existing(path: Path) -> str:
+    """Return a hint that names the closest folder that exists, and what it holds."""
+    parent = next(folder for folder in (*path.parents, path) if is_folder(folder))
+    try:
+        names = sorted(child.name for child in parent.iterdir() if not child.name.startswith("."))
+    except OSError:
+        return f"correct the path; {parent} exists but cannot be listed"
+    listed = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return f"correct the path; {parent} exists and holds: {listed or 'nothing'}"
+
+
+Reader = Callable[[RowCollector, Places, DataConfig], None]
+
+
+def read_source(config: DataConfig, *, tolerated: list[str] | None = None) -> RowCollector:
     """Read all rows that the configuration points at.
 
     Args:
@@ -46,67 +275,69 @@ def read_source(config: DataConfig, *, tolerated: list[str] | None = None) -> In
         raise DataError(
             f"data.data_root={config.data_root} is not a folder",
             expected="the folder that holds your labelled images",
-            mend=nearest_existing(root),
+            fix=nearest_existing(root),
         )
     suffixes = {"folder": (), "jsonl": (".jsonl",), "csv": (".csv", ".tsv")}[config.source]
     places = find_places(root, config, suffixes)
-    intake = Intake(root, tolerated=tolerated)
-    SOURCES[config.source](intake, places, config)
-    _refuse_some_splits(intake)
-    intake.raise_faults()
-    if not intake.records:
-        raise _no_images(root, places, config, intake)
-    return intake
+    collector = RowCollector(root, tolerated=tolerated)
+    SOURCES[config.source](collector, places, config)
+    _refuse_some_splits(collector)
+    collector.raise_faults()
+    if not collector.records:
+        raise _no_images(root, places, config, collector)
+    return collector
 
 
-def read_folder(intake: Intake, places: Places, _config: DataConfig) -> None:
+def read_folder(collector: RowCollector, places: Places, _config: DataConfig) -> None:
     """Read ``PLACE/CLASS/**/image``: the name of the first folder is the label."""
     for split, place in places.items():
-        for class_folder in _children(intake, place):
+        for class_folder in _children(collector, place):
             if class_folder.name.startswith("."):
-                intake.skipped["hidden"] += 1
+                collector.skipped["hidden"] += 1
             elif not is_folder(class_folder):
-                intake.skipped["not in a class folder"] += 1
+                collector.skipped["not in a class folder"] += 1
             elif reason := unfit_label(class_folder.name):
-                intake.fault(relative_to_root(class_folder, intake.root), 0, reason)
+                collector.fault(relative_to_root(class_folder, collector.root), 0, reason)
             else:
-                _read_class_folder(intake, split, place, class_folder)
+                _read_class_folder(collector, split, place, class_folder)
 
 
-def read_jsonl(intake: Intake, places: Places, config: DataConfig) -> None:
+def read_jsonl(collector: RowCollector, places: Places, config: DataConfig) -> None:
     """Read one JSON object a line; several files of a split are merged."""
-    for split, file in _annotation_files(intake, places, (".jsonl",)):
-        source = relative_to_root(file, intake.root)
-        for line, text in _lines(intake, file, source):
-            row = _parse_json(intake, source, line, text)
+    for split, file in _annotation_files(collector, places, (".jsonl",)):
+        source = relative_to_root(file, collector.root)
+        for line, text in _lines(collector, file, source):
+            row = _parse_json(collector, source, line, text)
             if row is not None:
-                take_row(intake, config, row, split=split, file=file, line=line)
+                take_row(collector, config, row, split=split, file=file, line=line)
 
 
-def read_csv(intake: Intake, places: Places, config: DataConfig) -> None:
+def read_csv(collector: RowCollector, places: Places, config: DataConfig) -> None:
     """Read tables with a header; further columns become metadata."""
     fields = fields_of(config)
-    for split, file in _annotation_files(intake, places, (".csv", ".tsv")):
-        source = relative_to_root(file, intake.root)
-        for line, row in _table(intake, fields, file, source):
-            take_row(intake, config, row, split=split, file=file, line=line)
+    for split, file in _annotation_files(collector, places, (".csv", ".tsv")):
+        source = relative_to_root(file, collector.root)
+        for line, row in _table(collector, fields, file, source):
+            take_row(collector, config, row, split=split, file=file, line=line)
 
 
 SOURCES: dict[str, Reader] = {"folder": read_folder, "jsonl": read_jsonl, "csv": read_csv}
 
 
-def _refuse_some_splits(intake: Intake) -> None:
-    if len({bool(record.split) for record in intake.records}) < 2:
+def _refuse_some_splits(collector: RowCollector) -> None:
+    if len({bool(record.split) for record in collector.records}) < 2:
         return
-    for record in intake.records:
+    for record in collector.records:
         if not record.split:
-            intake.fault(record.source, record.line, "says no split, but other rows do")
-    intake.records = [record for record in intake.records if record.split]
+            collector.fault(record.source, record.line, "says no split, but other rows do")
+    collector.records = [record for record in collector.records if record.split]
 
 
-def _no_images(root: Path, places: Places, config: DataConfig, intake: Intake) -> DataError:
+def _no_images(
+    root: Path, places: Places, config: DataConfig, collector: RowCollector
+) -> DataError:
     looked = ", ".join(str(place) for place in places.values())
-    skipped = ", ".join(f"{count} {reason}" for reason, count in intake.skipped.items())
+    skipped = ", ".join(f"{count} {reason}" for reason, count in collector.skipped.items())
     layouts = {
         "folder": "CLASS/image.jpg inside it, or train/CLASS/image.jpg",
         "jsonl": "*.jsonl files with one JSON object a line",
@@ -115,70 +346,72 @@ def _no_images(root: Path, places: Places, config: DataConfig, intake: Intake) -
     return DataError(
         f"no labelled images found in {looked}" + (f" (skipped: {skipped})" if skipped else ""),
         expected=layouts[config.source],
-        mend=f"check data.data_root={root}, or choose data=folder, data=jsonl or data=csv"
+        fix=f"check data.data_root={root}, or choose data=folder, data=jsonl or data=csv"
         + ("; if train is a class, data.train_path=." if "train" in places else ""),
     )
 
 
-def _children(intake: Intake, folder: Path) -> list[Path]:
+def _children(collector: RowCollector, folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as error:
-        note_unlistable(intake, error)
+        note_unlistable(collector, error)
         return []
 
 
-def _read_class_folder(intake: Intake, split: str, place: Path, folder: Path) -> None:
-    root = intake.root if place.is_relative_to(intake.root) else place
-    for path in walk(intake, folder, IMAGE_EXTENSIONS, other="not an image file"):
-        source = relative_to_root(path, intake.root)
+def _read_class_folder(collector: RowCollector, split: str, place: Path, folder: Path) -> None:
+    root = collector.root if place.is_relative_to(collector.root) else place
+    for path in walk(collector, folder, IMAGE_EXTENSIONS, other="not an image file"):
+        source = relative_to_root(path, collector.root)
         if reason := escape(path, root):
-            intake.fault(source, 0, reason)
+            collector.fault(source, 0, reason)
         else:
-            intake.records.append(Record(source, folder.name, split, source, 0, ""))
+            collector.records.append(Record(source, folder.name, split, source, 0, ""))
 
 
 def _annotation_files(
-    intake: Intake, places: Places, suffixes: tuple[str, ...]
+    collector: RowCollector, places: Places, suffixes: tuple[str, ...]
 ) -> Iterator[tuple[str, Path]]:
     for split, place in places.items():
         if is_file(place):
             yield split, place
             continue
-        files = sorted(walk(intake, place, suffixes))
+        files = sorted(walk(collector, place, suffixes))
         if not files:
-            intake.fault(str(place), 0, f"holds no {' or '.join(suffixes)} file")
+            collector.fault(str(place), 0, f"holds no {' or '.join(suffixes)} file")
         for file in files:
             yield split, file
 
 
-def _content(intake: Intake, file: Path, source: str) -> bytes:
+def _content(collector: RowCollector, file: Path, source: str) -> bytes:
     try:
         return file.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
-        intake.fault(source, 0, f"cannot be read: {error.strerror or error}")
+        collector.fault(source, 0, f"cannot be read: {error.strerror or error}")
         return b""
 
 
-def _lines(intake: Intake, file: Path, source: str) -> Iterator[tuple[int, str]]:
-    for number, raw in enumerate(_content(intake, file, source).splitlines(), start=1):
+def _lines(collector: RowCollector, file: Path, source: str) -> Iterator[tuple[int, str]]:
+    for number, raw in enumerate(_content(collector, file, source).splitlines(), start=1):
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
-            intake.fault(source, number, "is not UTF-8 text")
+            collector.fault(source, number, "is not UTF-8 text")
             continue
         if text.strip():
             yield number, text
 
 
-def _parse_json(intake: Intake, source: str, line: int, text: str) -> dict[str, Any] | None:
+def _parse_json(
+    collector: RowCollector, source: str, line: int, text: str
+) -> dict[str, Any] | None:
     try:
         row = json.loads(text, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:  # not JSON; a number of 5,000 digits; [[[[[…
-        intake.fault(source, line, f"is not JSON: {error}")
+        collector.fault(source, line, f"is not JSON: {error}")
         return None
     if not isinstance(row, dict):
-        intake.fault(source, line, f"is not a JSON object but {type(row).__name__}")
+        collector.fault(source, line, f"is not a JSON object but {type(row).__name__}")
         return None
     return row
 
@@ -191,14 +424,14 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _table(
-    intake: Intake, fields: FieldsConfig, file: Path, source: str
+    collector: RowCollector, fields: FieldsConfig, file: Path, source: str
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows of a table with the line each begins on; a quoted cell may span lines."""
-    content = _content(intake, file, source)
+    content = _content(collector, file, source)
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        intake.fault(source, content[: error.start].count(b"\n") + 1, "is not UTF-8 text")
+        collector.fault(source, content[: error.start].count(b"\n") + 1, "is not UTF-8 text")
         return
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -206,17 +439,19 @@ def _table(
     try:
         header = next(reader, [])
         if fault := _header_fault(header, fields):
-            intake.fault(source, 1, fault)
+            collector.fault(source, 1, fault)
             return
         begins = reader.line_num + 1
         for cells in reader:
             if cells and len(cells) != len(header):
-                intake.fault(source, begins, f"has {len(cells)} columns instead of {len(header)}")
+                collector.fault(
+                    source, begins, f"has {len(cells)} columns instead of {len(header)}"
+                )
             elif cells:
                 yield begins, dict(zip(header, cells, strict=True))
             begins = reader.line_num + 1
     except csv.Error as error:
-        intake.fault(source, begins, f"is not CSV: {error}")
+        collector.fault(source, begins, f"is not CSV: {error}")
 
 
 def _header_fault(header: list[str], fields: FieldsConfig) -> str:

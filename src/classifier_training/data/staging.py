@@ -16,8 +16,8 @@ from loguru import logger
 
 from classifier_training.config.schema import DataConfig
 from classifier_training.errors import ConfigError, DataError
-from classifier_training.runtime.progress import progress
-from classifier_training.runtime.walking import walk_files
+from classifier_training.system.progress import progress
+from classifier_training.system.scan import walk_files
 
 _MOUNTS = Path("/proc/self/mounts")
 # Object storage answers late but to many at once.
@@ -103,7 +103,7 @@ def stage(root: Path, folder: Path) -> Path:
         raise ConfigError(
             f"data.staging_dir={folder} and data.data_root={root} lie in each other",
             expected="a folder apart from the data, on a local disk",
-            mend="give another folder",
+            fix="give another folder",
         )
     name = hashlib.blake2b(os.fsencode(root), digest_size=6).hexdigest()
     local = folder / f"{root.name}-{name}"
@@ -116,7 +116,7 @@ def stage(root: Path, folder: Path) -> Path:
             f"cannot copy {error.filename or root} to data.staging_dir={folder}: "
             f"{error.strerror or error}",
             expected="readable data, and a local folder that this user may write to",
-            mend="give another folder, or data.staging_dir=null to read the data where it is",
+            fix="give another folder, or data.staging_dir=null to read the data where it is",
         ) from error
     return local
 
@@ -132,7 +132,7 @@ def _update(root: Path, local: Path) -> None:
             f"copying {root} needs {total / 1e9:.2f} GB, but {local.parent} has "
             f"{free / 1e9:.2f} GB",
             expected="a disk that holds the data",
-            mend="give data.staging_dir=FOLDER on a larger disk, or null",
+            fix="give data.staging_dir=FOLDER on a larger disk, or null",
         )
     logger.info(
         "data: copying {:,} of {:,} files ({:,.0f} MB) to {}",

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classifier_training.data.facts import ImageFacts
+from classifier_training.data.image_stats import ImageStats
 from classifier_training.data.index import DataIndex
 from classifier_training.data.manifest import Manifest
 from classifier_training.data.records import SPLITS
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.preprocess import PreprocessSpec
 
 # Values of a metadata field that are counted one by one; the rest is summed up.
 MOST_VALUES = 20
@@ -30,7 +30,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def statistics(
-    index: DataIndex, spec: PreprocessSpec, facts: ImageFacts | None = None
+    index: DataIndex, spec: PreprocessSpec, facts: ImageStats | None = None
 ) -> dict[str, Any]:
     """Describe the data, split by split.
 
@@ -85,7 +85,7 @@ def _classes(manifest: Manifest, split: str) -> dict[str, Any]:
     }
 
 
-def _measured(facts: ImageFacts) -> dict[str, npt.NDArray[np.float64]]:
+def _measured(facts: ImageStats) -> dict[str, npt.NDArray[np.float64]]:
     """Return ``(N,)`` values of what is described by its distribution."""
     widths, heights = facts.widths.astype(np.float64), facts.heights.astype(np.float64)
     return {
@@ -97,7 +97,7 @@ def _measured(facts: ImageFacts) -> dict[str, npt.NDArray[np.float64]]:
     }
 
 
-def _ranges(facts: ImageFacts) -> dict[str, tuple[float, float]]:
+def _ranges(facts: ImageStats) -> dict[str, tuple[float, float]]:
     """Return what all images span: the histograms of the splits share their bins."""
     found = {
         name: (float(values.min()), float(values.max()))
@@ -107,7 +107,7 @@ def _ranges(facts: ImageFacts) -> dict[str, tuple[float, float]]:
 
 
 def _images(
-    facts: ImageFacts, rows: npt.NDArray[np.int64], ranges: dict[str, tuple[float, float]]
+    facts: ImageStats, rows: npt.NDArray[np.int64], ranges: dict[str, tuple[float, float]]
 ) -> dict[str, Any]:
     """Describe the decodable images among ``rows``."""
     facts = facts.select(rows[facts.decoded[rows]])

@@ -15,9 +15,9 @@ from typing import Any
 
 from scipy import special
 
-from classifier_training.artifacts.identity import FREE_KEYS, below
 from classifier_training.errors import ConfigError
-from classifier_training.evaluation.stored_runs import StoredRunRow, changed_keys
+from classifier_training.run.identity import FREE_KEYS, below
+from classifier_training.run.stored_runs import StoredRunRow, changed_keys
 
 SEED, FOLD, FOLDS = "seed", "data.split.fold", "data.split.folds"
 # In what runs of one group may differ.
@@ -175,5 +175,5 @@ def _require_known(by: Sequence[str], rows: Sequence[StoredRunRow]) -> None:
             raise ConfigError(
                 f"--by {name}: no run has this key",
                 expected="keys or sections of config.yaml, separated by commas",
-                mend=f"did you mean {close[0]}?" if close else "--by model.name,loss",
+                fix=f"did you mean {close[0]}?" if close else "--by model.name,loss",
             )

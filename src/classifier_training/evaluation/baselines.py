@@ -13,12 +13,12 @@ from loguru import logger
 from omegaconf import OmegaConf
 from scipy import optimize, special
 
-from classifier_training.artifacts.checkpoint import TrainedModel
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ClassifierTrainingError
-from classifier_training.evaluation.inference import embed
+from classifier_training.evaluation.models import embed
 from classifier_training.models.classifier import Classifier
+from classifier_training.run.checkpoint import TrainedModel
+from classifier_training.run.folder import RunFolder
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

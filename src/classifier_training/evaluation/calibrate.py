@@ -13,10 +13,18 @@ import numpy as np
 import numpy.typing as npt
 from loguru import logger
 
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.schema import CalibrationConfig
 from classifier_training.errors import ExportError
-from classifier_training.evaluation.intervals import wilson
+from classifier_training.inference.agreement import softmax
+from classifier_training.inference.calibration import (
+    Calibration,
+    ConformalRule,
+    EnergyRule,
+    UnsureRule,
+    energies,
+)
+from classifier_training.inference.class_map import ClassMap
+from classifier_training.inference.prediction_files import format_float
 from classifier_training.metrics.calibration import (
     Fitted,
     conformal_threshold,
@@ -26,18 +34,10 @@ from classifier_training.metrics.calibration import (
     threshold_for_accuracy,
     threshold_for_coverage,
 )
+from classifier_training.metrics.intervals import wilson
 from classifier_training.metrics.probabilistic import expected_calibration_error, log_losses
-from classifier_training.runtime.agreement import softmax
-from classifier_training.runtime.calibration import (
-    Calibration,
-    ConformalRule,
-    EnergyRule,
-    UnsureRule,
-    energies,
-)
-from classifier_training.runtime.class_map import ClassMap
-from classifier_training.runtime.files import replacing, write_json
-from classifier_training.runtime.prediction_files import format_float
+from classifier_training.run.folder import RunFolder
+from classifier_training.system.files import replacing, write_json
 
 CURVE_NAME = "coverage_accuracy.csv"
 
@@ -208,7 +208,7 @@ def read_calibration(folder: RunFolder, epoch: int) -> Calibration | None:
         raise ExportError(
             f"cannot read {folder.calibration}: {error}",
             expected="the calibration that the run wrote",
-            mend="remove the file; the sidecar then gets no calibration",
+            fix="remove the file; the sidecar then gets no calibration",
         ) from error
 
 

@@ -12,20 +12,27 @@ import numpy.typing as npt
 import torch
 from loguru import logger
 
-from classifier_training.artifacts.checkpoint import TrainedModel
 from classifier_training.data.loading import resolve_workers
 from classifier_training.data.manifest import Manifest
 from classifier_training.data.records import SPLITS
 from classifier_training.errors import ConfigError, DataError
 from classifier_training.evaluation.baselines import Baselines, answer_baselines
-from classifier_training.evaluation.inference import exact_fp32, infer, usable_device
-from classifier_training.evaluation.intervals import Estimate, design_effect, wilson
+from classifier_training.evaluation.models import (
+    Backend,
+    Infer,
+    Subject,
+    exact_fp32,
+    infer,
+    open_subject,
+    usable_device,
+)
 from classifier_training.evaluation.outside_data import SPLIT, OutsideData, Unknown, read_outside
 from classifier_training.evaluation.scores import Scores, score
 from classifier_training.evaluation.slices import Slice, slice_scores
-from classifier_training.evaluation.stored_run import open_best, open_manifest
-from classifier_training.evaluation.subject import Backend, Infer, Subject, open_subject
-from classifier_training.evaluation.written import write_files
+from classifier_training.evaluation.writing import write_files
+from classifier_training.metrics.intervals import Estimate, design_effect, wilson
+from classifier_training.run.checkpoint import TrainedModel
+from classifier_training.run.reader import open_best, open_manifest
 
 OnImages = Callable[[int, int], None]
 
@@ -217,7 +224,7 @@ def make_folder(path: Path) -> None:
         raise ConfigError(
             f"cannot make the folder {path}: {error.strerror or error}",
             expected="a folder to write to, or a path where one can be made",
-            mend="--out PATH (in Python out=PATH)",
+            fix="--out PATH (in Python out=PATH)",
         ) from error
 
 
@@ -265,7 +272,7 @@ def _rows(manifest: Manifest, split: str) -> npt.NDArray[np.int64]:
         raise DataError(
             f"the run has no {split} images (it has: {found})",
             expected="a split with images",
-            mend="choose another with --split, or train with data that has it",
+            fix="choose another with --split, or train with data that has it",
         )
     return manifest.rows(split)
 
@@ -282,19 +289,19 @@ def _require_possible(
         raise ConfigError(
             f"{subject.path} is an ONNX file without a run: give {missing}",
             expected="labelled images to evaluate it on, and a folder to write to",
-            mend=f"classifier evaluate {subject.path} --data PATH --out DIR",
+            fix=f"classifier evaluate {subject.path} --data PATH --out DIR",
         )
     if subject.run is None and baselines:
         raise ConfigError(
             f"--baselines are fitted on training images, which {subject.path} does not name",
             expected="a run folder",
-            mend="give the run folder, or leave --baselines out",
+            fix="give the run folder, or leave --baselines out",
         )
     if data is not None and data_root is not None and not baselines:
         raise ConfigError(
             "--data and --data-root say two places of the images",
             expected="--data for images that belong to no run, --data-root for a run that moved",
-            mend="leave one out",
+            fix="leave one out",
         )
 
 

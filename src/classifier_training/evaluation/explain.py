@@ -15,17 +15,17 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
-from classifier_training.artifacts.checkpoint import TrainedModel
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.data.dataset import EvaluationDataset, unwrap
 from classifier_training.data.manifest import Manifest
+from classifier_training.inference.agreement import softmax
+from classifier_training.inference.class_map import ClassMap
 from classifier_training.models.grad_cam import FeatureLayer, feature_layer, grad_cam
 from classifier_training.models.normalize import Normalize
 from classifier_training.plots.gradcam import Overlay, draw_overlays
-from classifier_training.runtime.agreement import softmax
-from classifier_training.runtime.class_map import ClassMap
-from classifier_training.runtime.files import write_json
-from classifier_training.runtime.progress import OnProgress
+from classifier_training.run.checkpoint import TrainedModel
+from classifier_training.run.folder import RunFolder
+from classifier_training.system.files import write_json
+from classifier_training.system.progress import OnProgress
 
 SCHEMA_VERSION = 1
 

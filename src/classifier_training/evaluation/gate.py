@@ -17,16 +17,14 @@ from typing import Any
 import numpy as np
 
 from classifier_training.errors import ConfigError, DataError
-from classifier_training.evaluation.answers import Answers
-from classifier_training.evaluation.comparison import METRICS, compare
-from classifier_training.evaluation.comparison_report import amount
-from classifier_training.evaluation.paired_scores import (
+from classifier_training.evaluation.comparison import METRICS, amount, compare
+from classifier_training.evaluation.predictions import Answers, group_indices, pair_answers
+from classifier_training.metrics.paired import (
     group_draws,
     percentiles,
     weighted_scores,
 )
-from classifier_training.evaluation.pairing import group_indices, pair_answers
-from classifier_training.runtime.files import write_text
+from classifier_training.system.files import write_text
 
 SCHEMA_VERSION = 1
 _KIND = "classifier-training baseline"
@@ -143,7 +141,7 @@ def gate(new: Answers, baseline: Path | Answers, metric: str, margin: float) -> 
         raise ConfigError(
             f"--margin {margin} is no margin",
             expected="a number of 0 or more: 0.01 is a point",
-            mend="--margin 0.01",
+            fix="--margin 0.01",
         )
     if isinstance(baseline, Path):
         content = _read(baseline)
@@ -164,7 +162,7 @@ def _unpaired(
         raise ConfigError(
             f"--metric {metric} is not in {path} and in the new results",
             expected=f"one of {', '.join(sorted(metrics.keys() & now.keys()))}",
-            mend="--metric f1_macro",
+            fix="--metric f1_macro",
         )
     old, fresh = metrics[metric], now[metric]
     value = fresh["value"] - old["value"]
@@ -215,7 +213,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(
             f"cannot read the baseline {path}: {error}",
             expected="a file of: classifier compare RUN --write-baseline FILE",
-            mend="write it again, or restore it",
+            fix="write it again, or restore it",
         ) from error
 
 
@@ -227,7 +225,7 @@ def _require_same_split(content: dict[str, Any], new: Answers, path: Path) -> No
             f"({str(content['split_sha256'])[:12]}), the new results have {len(new):,} "
             f"({found[:12]})",
             expected="the same split",
-            mend="evaluate the baseline's model on the new data, and write the baseline again",
+            fix="evaluate the baseline's model on the new data, and write the baseline again",
         )
 
 

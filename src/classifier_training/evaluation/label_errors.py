@@ -15,9 +15,8 @@ from classifier_training.data.loading import resolve_workers
 from classifier_training.data.manifest import Manifest
 from classifier_training.data.records import SPLITS
 from classifier_training.errors import ConfigError
+from classifier_training.evaluation.confident_learning import Suspicion
 from classifier_training.evaluation.evaluate import make_folder
-from classifier_training.evaluation.inference import usable_device
-from classifier_training.evaluation.intervals import Estimate, wilson
 from classifier_training.evaluation.label_evidence import (
     HELD_OUT,
     KINDS,
@@ -27,12 +26,13 @@ from classifier_training.evaluation.label_evidence import (
     require_same_data,
     together,
 )
-from classifier_training.evaluation.labelled import read_table
-from classifier_training.evaluation.stored_run import open_run
-from classifier_training.evaluation.suspects import Suspicion
+from classifier_training.evaluation.models import usable_device
+from classifier_training.evaluation.tables import read_table
+from classifier_training.inference.prediction_files import format_float
+from classifier_training.metrics.intervals import Estimate, wilson
 from classifier_training.plots.label_sheet import Thumbnail, write_sheet
-from classifier_training.runtime.files import replacing
-from classifier_training.runtime.prediction_files import format_float
+from classifier_training.run.reader import open_run
+from classifier_training.system.files import replacing
 
 TABLE, SHEET, NOISE = "suspects.csv", "suspects.png", "label_noise.csv"
 COLUMNS = (
@@ -265,14 +265,14 @@ def _write(errors: LabelErrors, top: int) -> None:
 
 def _refuse_handwork(table: Path) -> None:
     """Refuse to replace a table that somebody wrote corrections into."""
-    mend = "--out DIR for another folder, or move that file away"
+    fix = "--out DIR for another folder, or move that file away"
     if not table.is_file():
         return
-    rows = read_table(table, (CORRECTED, ACTION), mend=mend)
+    rows = read_table(table, (CORRECTED, ACTION), fix=fix)
     filled = sum(bool(row[CORRECTED] or row[ACTION]) for row in rows)
     if filled:
         raise ConfigError(
             f"{table} holds {filled} corrections made by hand, which would be lost",
             expected="a folder without them",
-            mend=mend,
+            fix=fix,
         )

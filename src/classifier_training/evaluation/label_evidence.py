@@ -10,16 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from classifier_training.data.facts import ImageFacts
+from classifier_training.data.image_stats import ImageStats
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import DataError
-from classifier_training.evaluation.answers import predictions_file
-from classifier_training.evaluation.inference import embed, exact_fp32
-from classifier_training.evaluation.labelled import read_table
-from classifier_training.evaluation.neighbours import leave_one_out
-from classifier_training.evaluation.stored_run import StoredRun
-from classifier_training.evaluation.suspects import Suspicion, judge
-from classifier_training.runtime.prediction_files import probability_columns
+from classifier_training.evaluation.confident_learning import Suspicion, judge, leave_one_out
+from classifier_training.evaluation.models import embed, exact_fp32
+from classifier_training.evaluation.predictions import predictions_file
+from classifier_training.evaluation.tables import read_table
+from classifier_training.inference.prediction_files import probability_columns
+from classifier_training.run.reader import StoredRun
 
 # Where a prediction comes from:
 # held-out     the run's own network, which did not train on the image;
@@ -169,7 +168,7 @@ def require_same_data(runs: Sequence[StoredRun]) -> None:
             raise DataError(
                 f"{first.folder.path} and {other.folder.path} are runs of other data: {difference}",
                 expected="runs of one cross-validation: the same images with the same labels",
-                mend="give the runs of one sweep, or ask about each run alone",
+                fix="give the runs of one sweep, or ask about each run alone",
             )
 
 
@@ -185,7 +184,7 @@ def together(run: StoredRun) -> npt.NDArray[np.int64]:
     hashes = manifest.hashes
     facts = run.folder.path / "data" / "image_facts.npz"
     if facts.is_file():
-        measured = ImageFacts.read(facts, manifest)
+        measured = ImageStats.read(facts, manifest)
         hashes = np.where(measured.decoded[:, None], measured.pixel_hashes, hashes)
     copies = [row.tobytes() for row in hashes]
     return np.stack([_numbered(copies), _numbered(list(manifest.groups))], axis=1)
@@ -221,25 +220,25 @@ def _predictions(run: StoredRun, split: str) -> dict[str, npt.NDArray[np.float64
         return {}
     file = predictions_file(run.folder.path, split)
     columns = probability_columns(manifest.class_map)
-    mend = f"classifier evaluate {run.folder.path} --split {split}"
-    table = read_table(file, ("path", "true", *columns), mend=mend)
+    fix = f"classifier evaluate {run.folder.path} --split {split}"
+    table = read_table(file, ("path", "true", *columns), fix=fix)
     names = manifest.class_map.names
     expected = {manifest.paths[int(row)]: names[manifest.labels[row]] for row in rows}
     if len(table) != len(rows) or {row["path"]: row["true"] for row in table} != expected:
-        raise _foreign(file, "its paths and labels are not those of the run's manifest", mend)
+        raise _foreign(file, "its paths and labels are not those of the run's manifest", fix)
     try:
         found = {row["path"]: np.array([float(row[name]) for name in columns]) for row in table}
     except ValueError as error:
-        raise _foreign(file, str(error), mend) from error
+        raise _foreign(file, str(error), fix) from error
     sums = np.array([values.sum() for values in found.values()])
     if not np.allclose(sums, 1, atol=1e-3):
-        raise _foreign(file, "the probabilities of an image do not sum to 1", mend)
+        raise _foreign(file, "the probabilities of an image do not sum to 1", fix)
     return found
 
 
-def _foreign(file: Path, reason: str, mend: str) -> DataError:
+def _foreign(file: Path, reason: str, fix: str) -> DataError:
     return DataError(
         f"{file} cannot be used: {reason}",
         expected="what `classifier evaluate` wrote for this run",
-        mend=mend,
+        fix=fix,
     )

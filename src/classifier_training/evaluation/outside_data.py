@@ -15,10 +15,10 @@ from classifier_training.config.schema import DataConfig
 from classifier_training.config.validate import validate
 from classifier_training.data.index import refuse_unknown, without_repeats
 from classifier_training.data.manifest import Manifest
-from classifier_training.data.records import Intake, Record, is_file, is_folder
+from classifier_training.data.records import Record, RowCollector, is_file, is_folder
 from classifier_training.data.sources import SOURCES
 from classifier_training.errors import ConfigError, DataError
-from classifier_training.runtime.class_map import ClassMap
+from classifier_training.inference.class_map import ClassMap
 
 Unknown = Literal["error", "skip"]
 
@@ -60,36 +60,36 @@ def read_outside(data: OutsideData, class_map: ClassMap) -> tuple[Manifest, dict
         raise DataError(
             f"--data {data.path} does not exist",
             expected="a folder with a folder per class, or a .jsonl, .csv or .tsv file",
-            mend="correct the path",
+            fix="correct the path",
         )
     source = _source_of(place, class_map)
     config = _config(data, place, source)
-    intake = Intake(place if is_folder(place) else place.parent)
+    collector = RowCollector(place if is_folder(place) else place.parent)
     # Rows that name a split must not contradict the place, unless the split was asked for.
-    SOURCES[source](intake, {"" if _has_splits(config) else SPLIT: place}, config)
-    intake.raise_faults()
-    records = without_repeats(intake)
+    SOURCES[source](collector, {"" if _has_splits(config) else SPLIT: place}, config)
+    collector.raise_faults()
+    records = without_repeats(collector)
     if data.split is not None and _has_splits(config):
         records = [record for record in records if record.split == data.split]
     if not records:
         raise DataError(
-            f"--data {data.path} has no labelled images ({_counted(intake.skipped) or source})",
+            f"--data {data.path} has no labelled images ({_counted(collector.skipped) or source})",
             expected="PATH/CLASS/image.jpg, or rows with an image and a label",
-            mend="give the folder that holds the class folders, or the annotation file",
+            fix="give the folder that holds the class folders, or the annotation file",
         )
     known = [record for record in records if record.label in class_map]
     if data.unknown == "error":
-        refuse_unknown(intake, records, class_map)
+        refuse_unknown(collector, records, class_map)
     elif len(known) < len(records):
-        _note_unknown(records, known, intake)
+        _note_unknown(records, known, collector)
     if not known:
         raise DataError(
             f"no label of --data {data.path} is a class of the model",
             expected=f"labels like {', '.join(map(repr, class_map.names[:5]))}",
-            mend="check that data and model belong together",
+            fix="check that data and model belong together",
         )
     rows = [record._replace(split=SPLIT) for record in known]
-    return Manifest.build(rows, class_map, intake.root), dict(intake.skipped)
+    return Manifest.build(rows, class_map, collector.root), dict(collector.skipped)
 
 
 def _source_of(place: Path, class_map: ClassMap) -> Literal["folder", "jsonl", "csv"]:
@@ -102,7 +102,7 @@ def _source_of(place: Path, class_map: ClassMap) -> Literal["folder", "jsonl", "
         raise DataError(
             f"--data {place} is neither a folder nor an annotation file",
             expected="a folder, or a file that ends in .jsonl, .csv or .tsv",
-            mend="give the folder that holds the class folders",
+            fix="give the folder that holds the class folders",
         )
     children = sorted(place.iterdir())
     if any(child.name in class_map for child in children):
@@ -122,7 +122,7 @@ def _config(data: OutsideData, place: Path, source: str) -> DataConfig:
                 f"--{key}-field {value} names a column, but --data {data.path} is a folder per "
                 "class",
                 expected="a .jsonl, .csv or .tsv file, or a folder of them",
-                mend=f"leave --{key}-field out, or give the annotation file",
+                fix=f"leave --{key}-field out, or give the annotation file",
             )
         if value is not None:
             overrides.append(set_to(f"data.fields.{key}", value))
@@ -138,8 +138,8 @@ def _has_splits(config: DataConfig) -> bool:
     return config.fields is not None and config.fields.split is not None
 
 
-def _note_unknown(records: list[Record], known: list[Record], intake: Intake) -> None:
-    intake.skipped["unknown label"] += len(records) - len(known)
+def _note_unknown(records: list[Record], known: list[Record], collector: RowCollector) -> None:
+    collector.skipped["unknown label"] += len(records) - len(known)
     kept = set(known)
     labels = Counter(record.label for record in records if record not in kept)
     logger.warning(

@@ -9,8 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from classifier_training.evaluation.calibration_interval import ece_interval
-from classifier_training.evaluation.intervals import (
+from classifier_training.inference.agreement import softmax
+from classifier_training.inference.class_map import ClassMap
+from classifier_training.metrics.bootstrap import ece_interval, macro_intervals
+from classifier_training.metrics.classification import TOP_K, ClassificationMetrics, hits_at_k
+from classifier_training.metrics.curves import RiskCoverage, risk_coverage
+from classifier_training.metrics.from_confusion import per_class
+from classifier_training.metrics.intervals import (
     Estimate,
     auroc_interval,
     auroc_of_class,
@@ -19,10 +24,6 @@ from classifier_training.evaluation.intervals import (
     mean_interval,
     wilson,
 )
-from classifier_training.evaluation.macro_bootstrap import macro_intervals
-from classifier_training.metrics.classification import TOP_K, ClassificationMetrics, hits_at_k
-from classifier_training.metrics.curves import RiskCoverage, risk_coverage
-from classifier_training.metrics.from_confusion import per_class
 from classifier_training.metrics.probabilistic import (
     Calibration,
     RocAreas,
@@ -30,8 +31,6 @@ from classifier_training.metrics.probabilistic import (
     log_losses,
     roc_areas,
 )
-from classifier_training.runtime.agreement import softmax
-from classifier_training.runtime.class_map import ClassMap
 
 Indices = npt.NDArray[np.int64]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import stats
 
 from classifier_training.data.manifest import Manifest
-from classifier_training.evaluation.intervals import Estimate, design_effect, wilson
+from classifier_training.metrics.intervals import Estimate, design_effect, wilson
 
 Indices = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]

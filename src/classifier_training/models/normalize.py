@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from classifier_training.runtime.preprocess import PreprocessSpec
+from classifier_training.inference.preprocess import PreprocessSpec
 
 
 class Normalize(nn.Module):

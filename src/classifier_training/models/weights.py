@@ -12,8 +12,8 @@ from loguru import logger
 from torch import Tensor, nn
 
 from classifier_training.errors import ConfigError
-from classifier_training.models.archive import damage_of
 from classifier_training.models.backbones import BACKBONES, Backbone
+from classifier_training.system.integrity import damage_of
 
 PUBLISHED = "DEFAULT"
 
@@ -32,7 +32,7 @@ def backbone_of(name: str) -> Backbone:
     raise ConfigError(
         f"model.name={name} is unknown",
         expected=f"one of {', '.join(BACKBONES)}",
-        mend=f"model={close[0] if close else next(iter(BACKBONES))}",
+        fix=f"model={close[0] if close else next(iter(BACKBONES))}",
     )
 
 
@@ -66,7 +66,7 @@ def load_backbone_weights(network: nn.Module, backbone: Backbone, weights: str) 
             f"the weights {source} do not fit the network: "
             f"{_first(wrong, 'unknown or of another shape')}{_first(absent, 'missing')}",
             expected="a state dict of the same architecture (torchvision's key names)",
-            mend="choose the model that the weights belong to, or model.weights=DEFAULT",
+            fix="choose the model that the weights belong to, or model.weights=DEFAULT",
         )
     network.load_state_dict(kept, strict=False)
     logger.info("model: {} tensors from {}", len(kept), source)
@@ -104,7 +104,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"the weights file {path} does not exist",
             expected="a state dict or checkpoint file",
-            mend="correct the path, or model.weights=DEFAULT",
+            fix="correct the path, or model.weights=DEFAULT",
         ) from error
     except Exception as error:  # there is no telling what damaged bytes lead to
         unsafe = isinstance(error, pickle.UnpicklingError)
@@ -127,7 +127,7 @@ def _published(backbone: Backbone) -> StateDict:
         raise ConfigError(
             f"cannot get the pretrained weights {url}: {_first_line(error)}",
             expected=f"a network connection, or the file at {cache}",
-            mend="download it on another machine and give it as model.weights=FILE (or place it "
+            fix="download it on another machine and give it as model.weights=FILE (or place it "
             "under TORCH_HOME), or train from scratch with model.weights=null",
         ) from error
     return state
@@ -141,7 +141,7 @@ def _unreadable(path: Path, detail: str) -> ConfigError:
     return ConfigError(
         f"cannot read {path}: {detail}",
         expected="a complete file of tensors and plain values (weights_only=True is used)",
-        mend="give a state dict saved by torch.save(model.state_dict(), FILE)",
+        fix="give a state dict saved by torch.save(model.state_dict(), FILE)",
     )
 
 

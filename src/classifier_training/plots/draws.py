@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from classifier_training.data.draws import ClassDraws
+from classifier_training.data.sampling import ClassDraws
 from classifier_training.plots.class_names import bar_width, name_classes, room_for_names
 from classifier_training.plots.style import save_figure
 

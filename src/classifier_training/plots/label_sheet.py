@@ -8,9 +8,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from classifier_training.inference.images import read_image
 from classifier_training.plots.class_names import short_name
 from classifier_training.plots.style import save_figure
-from classifier_training.runtime.images import read_image
 
 _COLUMNS = 8
 _INCHES = 1.5

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from classifier_training.runtime.files import replacing
+from classifier_training.system.files import replacing
 
 DPI = 110
 BLUE, GREY, RED = "#1f5fa8", "#8a8f98", "#c23b22"

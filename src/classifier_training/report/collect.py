@@ -9,23 +9,29 @@ import numpy as np
 
 from classifier_training.report.causes import ranked_causes
 from classifier_training.report.content import Report
-from classifier_training.report.deployment import (
+from classifier_training.report.evidence import Epoch, Evidence, SplitScore, worse_slices
+from classifier_training.report.gallery import behind_cells, gallery_of, thumbnails, wanted_paths
+from classifier_training.report.matrix import matrix_of
+from classifier_training.report.sections import (
     again,
+    classes_of,
+    curves_of,
+    data_of,
     deployment_of,
     environment_of,
     model_of,
     reproduction_of,
 )
-from classifier_training.report.evidence import Epoch, Evidence, SplitScore, worse_slices
-from classifier_training.report.gallery import behind_cells, gallery_of, wanted_paths
-from classifier_training.report.matrix import matrix_of
-from classifier_training.report.sections import classes_of, curves_of, data_of
 from classifier_training.report.settings import settings_of
-from classifier_training.report.stored import EvaluatedSplit, Indices, StoredReportData, read_stored
-from classifier_training.report.thumbnails import thumbnails
 from classifier_training.report.trust import calibration_of
 from classifier_training.report.verdict import verdict_of
-from classifier_training.runtime.progress import OnProgress
+from classifier_training.run.report_data import (
+    EvaluatedSplit,
+    Indices,
+    StoredReportData,
+    read_stored,
+)
+from classifier_training.system.progress import OnProgress
 
 _NEAR_COPIES = "near-duplicate-across-splits"
 

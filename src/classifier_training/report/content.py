@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from classifier_training.report.charts import Chart
 from classifier_training.report.evidence import Cause
+from classifier_training.report.formatting import Interval
 from classifier_training.report.matrix import Matrix
 from classifier_training.report.settings import Settings
-from classifier_training.report.words import Interval
 
 Tone = Literal["good", "plain", "warn"]
 
@@ -75,7 +75,7 @@ class FindingShown:
     severity: str
     code: str
     message: str
-    mend: str
+    fix: str
     items: tuple[str, ...]
     more: int
 

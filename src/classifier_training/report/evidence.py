@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from classifier_training.report.words import count, percent
+from classifier_training.report.formatting import count, percent
 
 Indices = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifier_training.plots.class_names import short_name
-from classifier_training.report.stored import Answered, EvaluatedSplit
+from classifier_training.run.report_data import Answered, EvaluatedSplit
 
 # Images listed behind a cell; the rest is in predictions.csv.
 MOST_WRONG, MOST_RIGHT = 24, 6

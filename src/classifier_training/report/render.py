@@ -10,12 +10,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from classifier_training.artifacts.report_link import REPORT_NAME
 from classifier_training.report.collect import collect
 from classifier_training.report.content import Report
-from classifier_training.report.words import percent, span
-from classifier_training.runtime.files import replacing
-from classifier_training.runtime.progress import OnProgress
+from classifier_training.report.formatting import percent, span
+from classifier_training.run.folder import REPORT_NAME
+from classifier_training.system.files import replacing
+from classifier_training.system.progress import OnProgress
 
 
 def write_report(

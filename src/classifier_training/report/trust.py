@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from classifier_training.evaluation.intervals import wilson
+from classifier_training.metrics.intervals import wilson
 from classifier_training.report.charts import Box, Chart, Frame, Line, line_chart
 from classifier_training.report.content import CalibrationSection, Table
-from classifier_training.report.stored import EvaluatedSplit, StoredReportData
-from classifier_training.report.words import Interval, amount, count, percent, span
+from classifier_training.report.formatting import Interval, amount, count, percent, span
+from classifier_training.run.report_data import EvaluatedSplit, StoredReportData
 
 
 def calibration_of(data: StoredReportData, split: EvaluatedSplit) -> CalibrationSection:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from classifier_training.evaluation.answers import read_answers
 from classifier_training.evaluation.comparison import METRICS, Difference, compare
-from classifier_training.evaluation.comparison_report import amount as difference_amount
-from classifier_training.evaluation.pairing import pair_answers
+from classifier_training.evaluation.comparison import amount as difference_amount
+from classifier_training.evaluation.predictions import pair_answers, read_answers
 from classifier_training.report.content import Note, ScoreRow, Verdict
-from classifier_training.report.stored import EvaluatedSplit, StoredReportData
-from classifier_training.report.words import (
+from classifier_training.report.formatting import (
     TITLES,
     Interval,
     amount,
@@ -20,6 +18,7 @@ from classifier_training.report.words import (
     quoted_name,
     span,
 )
+from classifier_training.run.report_data import EvaluatedSplit, StoredReportData
 
 _LEAK = "near-duplicate-across-splits"
 

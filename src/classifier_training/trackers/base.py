@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lightning.pytorch.loggers import Logger
 
-from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.run.folder import RunFolder
 
 Outcome = Literal["finished", "interrupted", "failed"]
 

@@ -14,14 +14,14 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from classifier_training.artifacts.history import read_history
-from classifier_training.artifacts.observer import Observer
-from classifier_training.artifacts.run_folder import RunFolder
-from classifier_training.artifacts.run_log import log_failure
+from classifier_training.callbacks.base import Callback
 from classifier_training.errors import InterruptedRunError
-from classifier_training.runtime.files import write_json
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.history import read_history
+from classifier_training.run.log import log_failure
+from classifier_training.system.files import write_json
 from classifier_training.trackers.base import Outcome, TrackedRun
-from classifier_training.trackers.fence import FencedLogger
+from classifier_training.trackers.isolation import IsolatedLogger
 
 
 class Feed:
@@ -37,7 +37,7 @@ class Feed:
 
     def __init__(self, folder: RunFolder, loggers: Sequence[Logger]) -> None:
         self._folder = folder
-        self._loggers = [item for item in loggers if isinstance(item, FencedLogger)]
+        self._loggers = [item for item in loggers if isinstance(item, IsolatedLogger)]
         self._ledger = folder.path / "logs" / "sent.json"
         self._pictures: dict[str, tuple[int, int]] = {}
 
@@ -124,7 +124,7 @@ class Feed:
         return TrackedRun(folder, run_id, config, done if step is None else step, rows)
 
 
-class TrackerFeed(Observer, Checkpoint):
+class TrackerFeed(Callback, Checkpoint):
     """Feeds the loggers of a run while it trains.
 
     It saves nothing. It is a ``Checkpoint`` because Lightning calls those last: an epoch is sent

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from loguru import logger
 
-from classifier_training.artifacts.identity import flatten
 from classifier_training.errors import ConfigError
+from classifier_training.run.identity import flatten
 from classifier_training.trackers.base import Outcome, TrackedRun, Tracker
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ class MlflowTracker(Tracker):
             raise ConfigError(
                 "logging.mlflow.tracking_uri holds a password, and would be stored in config.yaml",
                 expected="an address without user and password",
-                mend="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+                fix="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
             )
         self._uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or ""
         if not self._uri and find_spec("sqlalchemy") is None:
             raise ConfigError(
                 "logging=mlflow has no server, and a local database needs SQLAlchemy",
                 expected="logging.mlflow.tracking_uri, $MLFLOW_TRACKING_URI, or all of MLflow",
-                mend="pip install mlflow",
+                fix="pip install mlflow",
             )
         self._experiment = experiment
         self._name = name

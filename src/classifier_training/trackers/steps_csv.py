@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from classifier_training.runtime.files import replacing
+from classifier_training.system.files import replacing
 from classifier_training.trackers.base import Outcome, TrackedRun, Tracker
 
 _COLUMNS = ("step", "epoch", "name", "value")

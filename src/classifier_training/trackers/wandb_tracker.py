@@ -59,7 +59,7 @@ class WandbTracker(Tracker):
             raise ConfigError(
                 f"logging.wandb.mode: {mode!r} does not fit",
                 expected=f"one of {', '.join(_MODES)}",
-                mend="logging.wandb.mode=auto",
+                fix="logging.wandb.mode=auto",
             )
         self._mode = mode
         self._project, self._entity, self._group = project, entity, group

@@ -15,16 +15,16 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from classifier_training.artifacts.history import History, write_history
-from classifier_training.artifacts.observer import Observer
-from classifier_training.artifacts.run_folder import RunFolder
+from classifier_training.callbacks.base import Callback
 from classifier_training.config.metric_names import mode_of
 from classifier_training.config.schema import CheckpointConfig
 from classifier_training.errors import ConfigError, DivergedError, ResumeError
-from classifier_training.runtime.files import replacing
-from classifier_training.training.checkpoint_files import CheckpointFiles
+from classifier_training.run.checkpoint_files import CheckpointFiles
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.history import History, write_history
+from classifier_training.system.files import replacing
+from classifier_training.training.distributed import Processes
 from classifier_training.training.signals import StopSignals, interrupted
-from classifier_training.training.together import Together
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -62,18 +62,18 @@ class RunCheckpoint(Checkpoint):
         run: Where files go.
         config: What decides which epoch is best, and when to save.
         signals: Says whether a stop was asked for.
-        together: Connects the processes of the run.
+        processes: Connects the processes of the run.
     """
 
     def __init__(
-        self, run: RunFolder, config: CheckpointConfig, signals: StopSignals, together: Together
+        self, run: RunFolder, config: CheckpointConfig, signals: StopSignals, processes: Processes
     ) -> None:
         super().__init__()
         self._run = run
         self._config = config
         self._sign = 1.0 if mode_of(config.monitor) == "max" else -1.0
         self._signals = signals
-        self._together = together
+        self._processes = processes
         self._files = CheckpointFiles(run.checkpoints)
         self._saved_at = time.monotonic()
         self._save_s = 0.0
@@ -89,7 +89,7 @@ class RunCheckpoint(Checkpoint):
         self._signals.install()
         if trainer.received_sigterm:  # while Lightning was setting up
             raise interrupted(signal.SIGTERM, "what was saved before", self._run.resume_command)
-        self._together.connect(trainer.world_size)
+        self._processes.connect(trainer.world_size)
         self._saved_at = time.monotonic()
         # A run that goes on from another folder brings that folder's state but not its files.
         self._kept = {
@@ -114,10 +114,10 @@ class RunCheckpoint(Checkpoint):
         """Save at a point to go on from, if it is time or a signal asks for it; then also stop."""
         is_exact = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not is_exact or trainer.is_last_batch:
-            if self._together.is_alone and self._signals.is_late(self._config.grace_s):
+            if self._processes.is_alone and self._signals.is_late(self._config.grace_s):
                 self._stop(trainer, "the newest checkpoint")
             return
-        received, is_due = self._together.largest(
+        received, is_due = self._processes.largest(
             self._signals.received, self._is_due(trainer.global_step)
         )
         if not received and not is_due:
@@ -145,7 +145,7 @@ class RunCheckpoint(Checkpoint):
 
         Several processes need not have the same number of batches here; they always finish.
         """
-        if not self._signals.received or not self._together.is_alone:
+        if not self._signals.received or not self._processes.is_alone:
             return
         per_batch = (time.monotonic() - self._validation_started) / (batch_idx + 1)
         total = sum(int(count) for count in trainer.num_val_batches)
@@ -164,7 +164,7 @@ class RunCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             self.write_history()
             self.tell(trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it untyped
-        (received,) = self._together.largest(self._signals.received)
+        (received,) = self._processes.largest(self._signals.received)
         if received:
             self._signals.adopt(received)
             self._stop(trainer, "everything up to the end of the epoch", is_saved=True)
@@ -180,7 +180,7 @@ class RunCheckpoint(Checkpoint):
             return
         history = History(list(self.rows), self._config.monitor, self.best_epoch)
         for callback in callbacks:
-            if isinstance(callback, Observer):
+            if isinstance(callback, Callback):
                 callback.on_epoch_recorded(self._run, history)
 
     def tidy(self) -> None:
@@ -204,7 +204,7 @@ class RunCheckpoint(Checkpoint):
         raise ResumeError(
             f"all epochs are trained, but {self._run.best} (epoch {self.best_epoch}) is missing",
             expected="the checkpoint of the best epoch beside the one to go on from",
-            mend="put it back, or train longer: trainer.max_epochs",
+            fix="put it back, or train longer: trainer.max_epochs",
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class RunCheckpoint(Checkpoint):
             raise DivergedError(
                 f"{self._config.monitor} of epoch {epoch} is not a number",
                 expected="a finite score",
-                mend="a lower optimizer.learning_rate, or trainer.precision=32-true",
+                fix="a lower optimizer.learning_rate, or trainer.precision=32-true",
             )
         is_best = self.best_epoch < 0 or self._sign * score > self._sign * self.best_score
         if is_best:
@@ -261,12 +261,12 @@ class RunCheckpoint(Checkpoint):
                 self._files.publish(
                     draft, names, epoch=trainer.current_epoch, step=trainer.global_step
                 )
-        self._together.wait()
+        self._processes.wait()
         self._saved_at = time.monotonic()
         self._save_s = self._saved_at - started
 
     def _stop(self, trainer: pl.Trainer, saved: str, *, is_saved: bool = False) -> NoReturn:
-        self._together.part(trainer)
+        self._processes.part(trainer)
         self._signals.stop(saved, self._run.resume_command, is_saved=is_saved)
 
 
@@ -292,6 +292,6 @@ def require_plain(path: Path) -> None:
         raise ConfigError(
             f"the checkpoint would hold a {found[0]} that cannot be loaded without running code",
             expected="plain values and tensors in what every callback's state_dict returns",
-            mend="turn that value into a Python number, string, list or dict, or switch the "
+            fix="turn that value into a Python number, string, list or dict, or switch the "
             "callback off",
         )

@@ -13,12 +13,11 @@ import torch
 from classifier_training.config.schema import Config, ModelConfig
 from classifier_training.data.index import DataIndex
 from classifier_training.data.loading import resolve_workers
-from classifier_training.data.shared_memory import SHARED_MEMORY, LoaderPlan
 from classifier_training.errors import ClassifierTrainingError, ConfigError
 from classifier_training.models.weights import PUBLISHED, backbone_of
-from classifier_training.runtime.machine import Diagnosis, readable_bytes
-from classifier_training.training.batch_size import AUTO_MOST, with_batch_size
-from classifier_training.training.estimate import Estimate, estimate
+from classifier_training.system.machine import Diagnosis, readable_bytes
+from classifier_training.system.resources import SHARED_MEMORY, LoaderPlan
+from classifier_training.training.estimate import AUTO_MOST, Estimate, estimate, with_batch_size
 from classifier_training.training.hardware import Hardware, choose_hardware
 
 _PROBE_S = 5.0
@@ -41,7 +40,7 @@ def diagnose_training(
     try:
         hardware = choose_hardware(config.trainer, dev=dev)
     except ConfigError as error:
-        return [*found, Diagnosis("device", "fail", error.what, error.mend)]
+        return [*found, Diagnosis("device", "fail", error.what, error.fix)]
     found += [_device(hardware), _precision(hardware)]
     if times_steps:
         found += _steps(config, hardware, index)
@@ -87,7 +86,7 @@ def _weights(config: ModelConfig) -> Diagnosis:
     try:
         url = backbone_of(config.name).weights.url
     except ConfigError as error:
-        return Diagnosis("weights", "fail", error.what, error.mend)
+        return Diagnosis("weights", "fail", error.what, error.fix)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if cached.is_file():
         return Diagnosis("weights", "ok", str(cached))
@@ -137,8 +136,8 @@ def _shared_memory(config: Config) -> Diagnosis:
     found = f"{SHARED_MEMORY} has {readable_bytes(free)} free; {what}"
     if need <= 0.8 * free:
         return Diagnosis("shared memory", "ok", found)
-    mend = "docker run --shm-size=2g; until then fewer loader processes are used"
-    return Diagnosis("shared memory", "slow", found, mend)
+    fix = "docker run --shm-size=2g; until then fewer loader processes are used"
+    return Diagnosis("shared memory", "slow", found, fix)
 
 
 def _free_bytes(place: Path) -> int | None:
@@ -156,7 +155,7 @@ def _steps(config: Config, hardware: Hardware, index: DataIndex | None) -> list[
         config = with_batch_size(config, hardware, classes=classes, images=images)
         found = estimate(config, hardware, classes=classes)
     except ClassifierTrainingError as error:
-        return [Diagnosis("estimate", "fail", error.what, error.mend)]
+        return [Diagnosis("estimate", "fail", error.what, error.fix)]
     return [_memory(config, found), _time(config, found, index)]
 
 
@@ -169,8 +168,8 @@ def _memory(config: Config, found: Estimate) -> Diagnosis:
     found_text = f"{what}; {readable_bytes(found.free)} are free: up to {fits} fit (estimated)"
     if fits >= asked:
         return Diagnosis("estimate: memory", "ok", found_text)
-    mend = f"data.batch_size={max(1, fits)}, and trainer.accumulate_grad_batches to make up for it"
-    return Diagnosis("estimate: memory", "fail", found_text, mend)
+    fix = f"data.batch_size={max(1, fits)}, and trainer.accumulate_grad_batches to make up for it"
+    return Diagnosis("estimate: memory", "fail", found_text, fix)
 
 
 def _time(config: Config, found: Estimate, index: DataIndex | None) -> Diagnosis:

@@ -8,23 +8,21 @@ from typing import Any
 import torch
 from loguru import logger
 
-from classifier_training.artifacts.checkpoint import TrainedModel, load_model
-from classifier_training.artifacts.leftovers import remove_leftovers
-from classifier_training.artifacts.report_link import REPORT_NAME
-from classifier_training.artifacts.run_folder import RunFolder
-from classifier_training.artifacts.run_lock import LOCK_NAME, RunLock
 from classifier_training.config.schema import Config
 from classifier_training.data.index import DataIndex
 from classifier_training.errors import ExportError
 from classifier_training.evaluation.calibrate import write_calibration
 from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
 from classifier_training.evaluation.explain import Answered, write_gradcam
-from classifier_training.evaluation.export import export_verified
+from classifier_training.export.onnx import export_verified
 from classifier_training.report.model_card import write_model_card
 from classifier_training.report.render import write_report
-from classifier_training.runtime.progress import progress
+from classifier_training.run.checkpoint import TrainedModel, load_model
+from classifier_training.run.folder import REPORT_NAME, RunFolder
+from classifier_training.run.lock import LOCK_NAME, RunLock, remove_stale_files
+from classifier_training.run.record import optional, stage
+from classifier_training.system.progress import progress
 from classifier_training.training.hardware import Hardware
-from classifier_training.training.stages import optional, stage
 
 
 def finish(
@@ -91,7 +89,7 @@ def tidy_finished(folder: RunFolder, lock: RunLock | None) -> None:
     if has_report and (lock is None or not (folder.path / LOCK_NAME).exists()):
         return
     with optional("what a finished run still lacks"), lock or contextlib.nullcontext():
-        remove_leftovers(folder.path)
+        remove_stale_files(folder.path)
         if not has_report:
             _report(folder)
 
@@ -148,7 +146,7 @@ def _require_same_score(
             f"the reloaded best checkpoint is of epoch {model.epoch} and scores {best['metric']} "
             f"{measured:.6f}, but training measured {best['score']:.6f} in epoch {best['epoch']}",
             expected="the same weights and score: what is exported must be what was measured",
-            mend="this is a fault of this program or of the machine; please report it with log.txt",
+            fix="this is a fault of this program or of the machine; please report it with log.txt",
         )
 
 

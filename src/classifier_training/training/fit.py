@@ -12,36 +12,34 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 from loguru import logger
 
-from classifier_training.artifacts.checkpoint import ModelCard
-from classifier_training.artifacts.identity import check_folder
-from classifier_training.artifacts.leftovers import remove_leftovers
-from classifier_training.artifacts.mirror import open_mirror
-from classifier_training.artifacts.restarts import refuse_after_failure
-from classifier_training.artifacts.run_folder import Run, RunFolder, load_run
-from classifier_training.artifacts.run_lock import RunLock, require_free
-from classifier_training.artifacts.run_log import RunLog
 from classifier_training.config.schema import Config, TransformsConfig
 from classifier_training.data.checks.preflight import check_index
 from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.index import DataIndex, index_data
 from classifier_training.data.staging import staged
-from classifier_training.evaluation.export_int8 import export_int8
-from classifier_training.evaluation.inference import exact_fp32
-from classifier_training.runtime.preprocess import PreprocessSpec
-from classifier_training.trackers.feed import tracking
-from classifier_training.training.finish import finish, tidy_finished
-from classifier_training.training.hardware import choose_hardware
-from classifier_training.training.loop import TrainingParts, train_network
-from classifier_training.training.record import (
+from classifier_training.evaluation.models import exact_fp32
+from classifier_training.export.int8 import export_int8
+from classifier_training.inference.preprocess import PreprocessSpec
+from classifier_training.run.checkpoint import ModelCard
+from classifier_training.run.folder import Run, RunFolder, load_run
+from classifier_training.run.identity import check_folder, refuse_after_failure
+from classifier_training.run.lock import RunLock, remove_stale_files, require_free
+from classifier_training.run.log import RunLog
+from classifier_training.run.mirror import open_mirror
+from classifier_training.run.record import (
     identify,
     is_finished,
     open_run,
+    stage,
+    status,
     with_recorded_batch_size,
     write_data,
 )
+from classifier_training.trackers.feed import tracking
+from classifier_training.training.finish import finish, tidy_finished
+from classifier_training.training.hardware import choose_hardware
+from classifier_training.training.loop import TrainingParts, build_network, train_network
 from classifier_training.training.resume import find_start
-from classifier_training.training.stages import stage, status
-from classifier_training.training.start import build_network
 from classifier_training.training.trainer import build_callbacks, build_loggers
 from classifier_training.transforms.build import build_augmentation
 
@@ -55,7 +53,7 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         command: What was typed, for the record.
 
     Raises:
-        ClassifierTrainingError: What the user can mend; see ``errors``.
+        ClassifierTrainingError: What the user can fix; see ``errors``.
     """
     with RunLog() as log, contextlib.ExitStack() as held:
         # Distributed training runs this command again in each further process.
@@ -108,7 +106,7 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
             train_network(parts, card)
             return load_run(folder.path)
         record = open_run(folder, identity, record, hardware, config.data.images_a_batch)
-        remove_leftovers(folder.path)
+        remove_stale_files(folder.path)
         log.open(folder.log)
         with mirror or contextlib.nullcontext():
             with status(folder), tracking(folder, loggers):
@@ -133,7 +131,7 @@ def train(overrides: Sequence[str], *, root: str = "train", out: Path | str) -> 
         out: Run folder.
 
     Raises:
-        ClassifierTrainingError: What the user can mend; see ``errors``.
+        ClassifierTrainingError: What the user can fix; see ``errors``.
     """
     from classifier_training.config.compose import allowed_modules, compose_config, make_strict
     from classifier_training.config.validate import validate

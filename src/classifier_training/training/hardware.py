@@ -92,13 +92,13 @@ def _refuse_unsuited(asked: str, device: Device) -> None:
         raise ConfigError(
             f"trainer.precision=16-mixed does not run on {device.name}",
             expected="16-mixed on a GPU only",
-            mend="trainer.precision=auto",
+            fix="trainer.precision=auto",
         )
     if asked == "bf16-mixed" and device.kind == "cuda" and device.capability < _AMPERE:
         raise ConfigError(
             f"trainer.precision=bf16-mixed: {device.name} has no bf16 units and would emulate them",
             expected="bf16 on Ampere or newer",
-            mend="trainer.precision=16-mixed (or auto)",
+            fix="trainer.precision=16-mixed (or auto)",
         )
 
 
@@ -116,7 +116,7 @@ def _find_device(asked: str, dev: Path) -> Device:
         raise ConfigError(
             f"trainer.accelerator={asked}, but there is no such device",
             expected="a GPU that torch can use",
-            mend="trainer.accelerator=auto (takes the CPU when there is no GPU), or trainer=cpu",
+            fix="trainer.accelerator=auto (takes the CPU when there is no GPU), or trainer=cpu",
         )
     return _cpu()
 
@@ -130,7 +130,7 @@ def _refuse_unusable_gpu(dev: Path) -> None:
         f"an NVIDIA device is visible ({dev / visible[0]}) but torch {torch.__version__} "
         "cannot use it",
         expected="a driver that is new enough for this build of torch",
-        mend="update the driver (nvidia-smi shows it), install a torch build for it, or ask for "
+        fix="update the driver (nvidia-smi shows it), install a torch build for it, or ask for "
         "the CPU: trainer=cpu",
     )
 

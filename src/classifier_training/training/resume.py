@@ -9,15 +9,15 @@ from typing import Any
 
 from loguru import logger
 
-from classifier_training.artifacts.checkpoint import ModelCard, unpack_card
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.schema import Config
 from classifier_training.errors import ConfigError, ResumeError
 from classifier_training.models.classifier import Classifier
 from classifier_training.models.weights import read_checkpoint
-from classifier_training.runtime.files import replacing
+from classifier_training.run.checkpoint import ModelCard, unpack_card
+from classifier_training.run.checkpoint_files import CheckpointFiles
+from classifier_training.run.folder import RunFolder
+from classifier_training.system.files import replacing
 from classifier_training.training.checkpoint import RunCheckpoint
-from classifier_training.training.checkpoint_files import CheckpointFiles
 from classifier_training.training.optimizers import parameter_groups
 
 
@@ -60,7 +60,7 @@ def find_start(
         raise ResumeError(
             f"{path} holds weights but no state of a training to go on with ({error!r})",
             expected="checkpoints/last.ckpt, or another that a run saved by itself",
-            mend="start a new run from its weights: model.init_from",
+            fix="start a new run from its weights: model.init_from",
         ) from error
     for what, ours, theirs in (
         ("model", card.model_name, stored.model_name),
@@ -73,7 +73,7 @@ def find_start(
             raise ResumeError(
                 f"{path} has another {what}: {theirs!r:.200}",
                 expected=f"{ours!r:.200}",
-                mend="go on with the configuration of that run, or start a new run from its "
+                fix="go on with the configuration of that run, or start a new run from its "
                 "weights: model.init_from",
             )
     logger.info(
@@ -134,7 +134,7 @@ def _newest_valid(folder: RunFolder) -> tuple[Path, dict[str, Any]] | None:
         raise ConfigError(
             f"{damage.what}; no other checkpoint of this run is whole",
             expected=f"one whole checkpoint in {folder.checkpoints}",
-            mend="put one back from a copy, or train anew in another hydra.run.dir",
+            fix="put one back from a copy, or train anew in another hydra.run.dir",
         ) from damage
     return None
 

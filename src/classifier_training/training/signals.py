@@ -99,7 +99,7 @@ def interrupted(number: int, saved: str, resume_command: str) -> InterruptedRunE
     return InterruptedRunError(
         f"stopped by {signal.Signals(number).name}; saved is {saved}",
         expected="the run to be continued later",
-        mend=f"go on with: {resume_command}",
+        fix=f"go on with: {resume_command}",
         exit_code=EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED,
     )
 

@@ -10,12 +10,12 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 
-from classifier_training.artifacts.run_folder import RunFolder
 from classifier_training.config.instantiate import instantiate
 from classifier_training.config.schema import Config
 from classifier_training.errors import ConfigError
+from classifier_training.run.folder import RunFolder
 from classifier_training.trackers.feed import Feed, TrackerFeed
-from classifier_training.trackers.fence import FencedLogger
+from classifier_training.trackers.isolation import IsolatedLogger
 from classifier_training.training.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from classifier_training.training.hardware import Hardware
 
@@ -54,7 +54,7 @@ def build_loggers(config: Config) -> list[Logger]:
         if spec is not None:
             _require_package(key, str(spec["_target_"]))
             inner = instantiate(spec, Logger, f"logging.{key}")  # type: ignore[type-abstract]
-            loggers.append(FencedLogger(key, inner))
+            loggers.append(IsolatedLogger(key, inner))
     return loggers
 
 
@@ -64,7 +64,7 @@ def _require_package(key: str, target: str) -> None:
         raise ConfigError(
             f"logging.{key} needs {extra}, which is not installed",
             expected=f"the extra [{extra}]",
-            mend=f"pip install 'classifier-training[{extra}]'",
+            fix=f"pip install 'classifier-training[{extra}]'",
         )
 
 

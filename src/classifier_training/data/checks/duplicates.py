@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier_training.data.checks.findings import Finding, Item
-from classifier_training.data.facts import ImageFacts, equal_rows
+from classifier_training.data.image_stats import ImageStats, equal_rows
 from classifier_training.data.manifest import Manifest
 
 
-def duplicates(manifest: Manifest, facts: ImageFacts | None) -> Iterator[Finding]:
+def duplicates(manifest: Manifest, facts: ImageStats | None) -> Iterator[Finding]:
     """Report exact copies: equal files, and with facts also equal pixels in different files."""
     relabelled, leaked, repeated = [], [], []
     for rows, is_same_file in _copies(manifest, facts):
@@ -57,7 +57,7 @@ def duplicates(manifest: Manifest, facts: ImageFacts | None) -> Iterator[Finding
         )
 
 
-def copy_groups(manifest: Manifest, facts: ImageFacts | None) -> npt.NDArray[np.int64]:
+def copy_groups(manifest: Manifest, facts: ImageStats | None) -> npt.NDArray[np.int64]:
     """Number the distinct images: ``(N,)``, equal for exact copies, -1 for what is no image."""
     groups = np.full(len(manifest), -1, dtype=np.int64)
     if facts is None:
@@ -73,7 +73,7 @@ def copy_groups(manifest: Manifest, facts: ImageFacts | None) -> npt.NDArray[np.
 
 
 def _copies(
-    manifest: Manifest, facts: ImageFacts | None
+    manifest: Manifest, facts: ImageStats | None
 ) -> Iterator[tuple[npt.NDArray[np.int64], bool]]:
     """Yield the rows of each repeated image, and whether the files themselves are equal."""
     groups = copy_groups(manifest, facts)

@@ -8,7 +8,7 @@ from pathlib import PurePath
 import numpy as np
 
 from classifier_training.data.checks.findings import Finding, Item, Severity
-from classifier_training.data.facts import ImageFacts
+from classifier_training.data.image_stats import ImageStats
 from classifier_training.data.manifest import Manifest
 
 # Endings that a format may have; every ending that is an image's stands under one format.
@@ -33,7 +33,7 @@ _MESSAGES = {
 }
 
 
-def bad_images(facts: ImageFacts, *, is_skipped: bool) -> Iterator[Finding]:
+def bad_images(facts: ImageStats, *, is_skipped: bool) -> Iterator[Finding]:
     """Report images that cannot be decoded completely.
 
     Args:
@@ -57,7 +57,7 @@ def bad_images(facts: ImageFacts, *, is_skipped: bool) -> Iterator[Finding]:
             )
 
 
-def bad_image_code(facts: ImageFacts, row: int) -> str:
+def bad_image_code(facts: ImageStats, row: int) -> str:
     """Say what kind of fault an image has that could not be decoded."""
     error = facts.errors[row]
     if error.startswith("cannot be read"):
@@ -74,7 +74,7 @@ def bad_image_code(facts: ImageFacts, row: int) -> str:
     return "truncated-image" if is_cut else "damaged-image"
 
 
-def wrong_names(manifest: Manifest, facts: ImageFacts) -> Iterator[Finding]:
+def wrong_names(manifest: Manifest, facts: ImageStats) -> Iterator[Finding]:
     """Report images whose ending says another format than their first bytes."""
     items = []
     for row in np.flatnonzero(facts.decoded):

@@ -33,7 +33,7 @@ class Finding:
         severity: An error stops a training run; a warning and a note do not.
         message: What was found, with its number.
         expected: What was expected instead.
-        mend: What to change.
+        fix: What to change.
         items: The instances, in the order of the manifest.
     """
 
@@ -41,7 +41,7 @@ class Finding:
     severity: Severity
     message: str
     expected: str
-    mend: str
+    fix: str
     items: tuple[Item, ...]
 
 
@@ -77,7 +77,7 @@ def to_json(findings: Iterable[Finding], manifest: Manifest | None) -> list[dict
             "severity": finding.severity,
             "message": finding.message,
             "expected": finding.expected,
-            "mend": finding.mend,
+            "fix": finding.fix,
             "count": len(finding.items),
             "items": [
                 {

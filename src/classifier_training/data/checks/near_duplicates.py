@@ -11,7 +11,7 @@ import numpy.typing as npt
 from classifier_training.data.checks.duplicates import copy_groups
 from classifier_training.data.checks.findings import Finding, Item, Limits
 from classifier_training.data.checks.pictures import single_coloured
-from classifier_training.data.facts import ImageFacts
+from classifier_training.data.image_stats import ImageStats
 from classifier_training.data.manifest import Manifest
 
 _BITS = 64
@@ -19,7 +19,7 @@ _BITS_OF_BYTE = np.array([byte.bit_count() for byte in range(256)], dtype=np.uin
 Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
-def near_duplicates(manifest: Manifest, facts: ImageFacts, limits: Limits) -> Iterator[Finding]:
+def near_duplicates(manifest: Manifest, facts: ImageStats, limits: Limits) -> Iterator[Finding]:
     """Report, for each image, the most similar one in an earlier split, when it is close.
 
     Exact copies are reported elsewhere, and a single colour is like every other.

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier_training.data.checks.findings import Finding, Item, Limits
-from classifier_training.data.facts import ImageFacts
+from classifier_training.data.image_stats import ImageStats
 
 # Deviation (of values 0..1) up to which an image counts as a single colour: half a grey level.
 _SINGLE_COLOUR_STD = 0.5 / 255
 
 
-def odd_pictures(facts: ImageFacts, limits: Limits) -> Iterator[Finding]:
+def odd_pictures(facts: ImageStats, limits: Limits) -> Iterator[Finding]:
     """Report tiny images, extreme shapes and single colours, among those that decode."""
     decoded = facts.decoded
     shorter = np.minimum(facts.widths, facts.heights)
@@ -50,14 +50,14 @@ def odd_pictures(facts: ImageFacts, limits: Limits) -> Iterator[Finding]:
         )
 
 
-def _sized(facts: ImageFacts, chosen: npt.NDArray[np.bool_]) -> tuple[Item, ...]:
+def _sized(facts: ImageStats, chosen: npt.NDArray[np.bool_]) -> tuple[Item, ...]:
     return tuple(
         Item((int(row),), f"{facts.widths[row]} x {facts.heights[row]} pixels")
         for row in np.flatnonzero(chosen)
     )
 
 
-def single_coloured(facts: ImageFacts) -> npt.NDArray[np.bool_]:
+def single_coloured(facts: ImageStats) -> npt.NDArray[np.bool_]:
     """``(N,)``: whether each image decodes to one colour, which says nothing about its content."""
     is_flat: npt.NDArray[np.bool_] = facts.stds.max(axis=1) <= _SINGLE_COLOUR_STD
     return facts.decoded & is_flat

@@ -13,13 +13,13 @@ from classifier_training.config.schema import DataConfig
 from classifier_training.data.checks.files import bad_image_code
 from classifier_training.data.checks.findings import Finding, Item, describe_item, to_json
 from classifier_training.data.checks.run import check_data
-from classifier_training.data.facts import ImageFacts, measure_images
+from classifier_training.data.image_stats import ImageStats, measure_images
 from classifier_training.data.index import DataIndex, require_loadable
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import DataError
-from classifier_training.runtime.cores import available_cores
-from classifier_training.runtime.files import write_json
-from classifier_training.runtime.progress import progress
+from classifier_training.system.files import write_json
+from classifier_training.system.progress import progress
+from classifier_training.system.resources import available_cores
 
 _SHOWN_ERRORS, _SHOWN_WARNINGS = 5, 3
 
@@ -37,10 +37,10 @@ class CheckedData:
     """
 
     index: DataIndex
-    facts: ImageFacts | None
+    facts: ImageStats | None
     findings: tuple[Finding, ...] | None
     all_images: Manifest
-    all_facts: ImageFacts | None
+    all_facts: ImageStats | None
 
     def write(self, *, facts: Path, report: Path) -> None:
         """Write the facts of all images (a run that goes on reads them) and the findings."""
@@ -81,11 +81,11 @@ def check_index(index: DataIndex, config: DataConfig, *, stored: Path) -> Checke
     return CheckedData(left, facts.select(kept), findings, index.manifest, facts)
 
 
-def find_facts(manifest: Manifest, config: DataConfig, stored: Path | None) -> ImageFacts:
+def find_facts(manifest: Manifest, config: DataConfig, stored: Path | None) -> ImageStats:
     """Read the facts where a run stored them, or decode all images."""
     if stored is not None and stored.exists():
         try:
-            return ImageFacts.read(stored, manifest)
+            return ImageStats.read(stored, manifest)
         except DataError as error:
             logger.info("check: decoding the images again: {}", error.what)
     workers = available_cores() if config.num_workers == "auto" else config.num_workers
@@ -133,12 +133,12 @@ def _refuse(findings: tuple[Finding, ...], manifest: Manifest) -> None:
     raise DataError(
         f"the data in {manifest.root} has errors:\n    {shown}",
         expected="; ".join(dict.fromkeys(finding.expected for finding in errors)),
-        mend=f"{'; '.join(dict.fromkeys(finding.mend for finding in errors))}. `classifier check` "
+        fix=f"{'; '.join(dict.fromkeys(finding.fix for finding in errors))}. `classifier check` "
         "with the same data.* overrides and --out DIR lists all of them",
     )
 
 
-def _require_few_bad(manifest: Manifest, facts: ImageFacts, config: DataConfig) -> None:
+def _require_few_bad(manifest: Manifest, facts: ImageStats, config: DataConfig) -> None:
     bad = np.flatnonzero(~facts.decoded)
     share = len(bad) / len(facts)
     if share > config.max_bad_share:
@@ -149,11 +149,11 @@ def _require_few_bad(manifest: Manifest, facts: ImageFacts, config: DataConfig) 
         raise DataError(
             f"{len(bad):,} of {len(facts):,} images ({share:.1%}) cannot be decoded:\n    {shown}",
             expected=f"at most data.max_bad_share={config.max_bad_share:g} of them",
-            mend="mend the files (`classifier check` lists all), or raise data.max_bad_share",
+            fix="fix the files (`classifier check` lists all), or raise data.max_bad_share",
         )
 
 
-def _leave_out(index: DataIndex, facts: ImageFacts, config: DataConfig) -> DataIndex:
+def _leave_out(index: DataIndex, facts: ImageStats, config: DataConfig) -> DataIndex:
     bad = np.flatnonzero(~facts.decoded)
     counted = Counter(bad_image_code(facts, int(row)).replace("-", " ") for row in bad)
     left = replace(

@@ -1,4 +1,4 @@
-"""All checks of a data set, in the order in which a user would mend."""
+"""All checks of a data set, in the order in which a user would fix."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from classifier_training.data.checks.labels import look_alikes
 from classifier_training.data.checks.near_duplicates import near_duplicates
 from classifier_training.data.checks.pictures import odd_pictures
 from classifier_training.data.checks.shortcuts import shortcuts
-from classifier_training.data.facts import ImageFacts
+from classifier_training.data.image_stats import ImageStats
 from classifier_training.data.manifest import Manifest
 
 
 def check_data(
-    manifest: Manifest, facts: ImageFacts | None, config: DataConfig
+    manifest: Manifest, facts: ImageStats | None, config: DataConfig
 ) -> tuple[Finding, ...]:
     """Run the checks.
 
@@ -36,7 +36,7 @@ def check_data(
 
 
 def _findings(
-    manifest: Manifest, facts: ImageFacts | None, config: DataConfig
+    manifest: Manifest, facts: ImageStats | None, config: DataConfig
 ) -> Iterator[Finding]:
     limits = Limits(
         near_duplicate_distance=config.near_duplicate_distance,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier_training.data.checks.findings import Finding, Item
-from classifier_training.data.facts import ImageFacts
+from classifier_training.data.image_stats import ImageStats
 from classifier_training.data.manifest import Manifest
 
 _FOLDS = 5
@@ -45,7 +45,7 @@ class Shortcut:
     of_class: npt.NDArray[np.float64]
 
 
-def shortcuts(manifest: Manifest, facts: ImageFacts) -> Iterator[Finding]:
+def shortcuts(manifest: Manifest, facts: ImageStats) -> Iterator[Finding]:
     """Report features of the files that predict the label of training images.
 
     Each feature alone is put into bins, and each bin answers with what its images in the other
@@ -83,7 +83,7 @@ def shortcuts(manifest: Manifest, facts: ImageFacts) -> Iterator[Finding]:
 
 
 def _features(
-    manifest: Manifest, facts: ImageFacts, rows: npt.NDArray[np.int64]
+    manifest: Manifest, facts: ImageStats, rows: npt.NDArray[np.int64]
 ) -> Iterator[tuple[str, Codes]]:
     widths, heights = facts.widths[rows].astype(float), facts.heights[rows].astype(float)
     yield "the file size", _binned(facts.file_bytes[rows].astype(float))

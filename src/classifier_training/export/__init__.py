@@ -1,0 +1,1 @@
+"""Export to ONNX and its variants; each is verified before it is kept."""

@@ -1,0 +1,1 @@
+"""Everything a deployed model needs; numpy, Pillow and onnxruntime only."""

@@ -1,0 +1,1 @@
+"""A run: its folder, record, identity, checkpoints, and how to read it back."""

@@ -1,0 +1,141 @@
+"""What our checkpoints say about the network they hold, and how to get it back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from classifier_training.errors import ClassifierTrainingError, ResumeError
+from classifier_training.inference.class_map import ClassMap
+from classifier_training.inference.preprocess import PreprocessSpec
+from classifier_training.models.classifier import Classifier
+from classifier_training.models.weights import read_checkpoint
+
+CARD_KEY = "classifier_training"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that is needed, besides weights, to build the network and feed it.
+
+    Attributes:
+        run_id: The run that trained it.
+        model_name: Key of ``BACKBONES``.
+        channels_last: Memory layout it is scored in.
+        class_map: Its classes.
+        spec: Its evaluation preprocessing.
+        averaged: Whether the scored weights are the moving average.
+    """
+
+    run_id: str
+    model_name: str
+    channels_last: bool
+    class_map: ClassMap
+    spec: PreprocessSpec
+    averaged: bool
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network from a checkpoint: fp32, in evaluation mode, on the CPU."""
+
+    card: ModelCard
+    network: Classifier
+    epoch: int
+
+
+def pack_card(checkpoint: dict[str, Any], card: ModelCard) -> None:
+    """Write the card into a checkpoint as plain types."""
+    spec = asdict(card.spec)
+    checkpoint[CARD_KEY] = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": card.run_id,
+        "model_name": card.model_name,
+        "channels_last": card.channels_last,
+        "classes": list(card.class_map.names),
+        "spec": {**spec, "mean": list(card.spec.mean), "std": list(card.spec.std)},
+        "averaged": card.averaged,
+    }
+
+
+def unpack_card(checkpoint: dict[str, Any], path: Path) -> ModelCard:
+    """Read the card of a checkpoint.
+
+    Raises:
+        ResumeError: It is not one of ours, or of a newer version.
+    """
+    try:
+        stored = checkpoint[CARD_KEY]
+        if stored["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema_version {stored['schema_version']!r} is unknown")
+        spec = stored["spec"]
+        red, green, blue = spec["mean"]
+        std_red, std_green, std_blue = spec["std"]
+        return ModelCard(
+            run_id=stored["run_id"],
+            model_name=stored["model_name"],
+            channels_last=stored["channels_last"],
+            class_map=ClassMap(tuple(stored["classes"])),
+            spec=PreprocessSpec(
+                spec["image_size"],
+                spec["resize"],
+                (red, green, blue),
+                (std_red, std_green, std_blue),
+            ),
+            averaged=stored["averaged"],
+        )
+    except (KeyError, TypeError, ValueError, ClassifierTrainingError) as error:
+        raise ResumeError(
+            f"{path} is no checkpoint of this project: {error}",
+            expected="checkpoints/best.ckpt or last.ckpt of a run",
+            fix="give another checkpoint; for weights of other tools use model.weights=FILE",
+        ) from error
+
+
+def plain_key(key: str) -> str:
+    """Return the name that a tensor has in a network that is not compiled."""
+    return key.replace("_orig_mod.", "")
+
+
+def scored_state(checkpoint: dict[str, Any], card: ModelCard) -> dict[str, Tensor]:
+    """Return the state dict of the weights that were scored, with the network's own keys."""
+    prefix = "ema.module." if card.averaged else "net."
+    state: dict[str, Tensor] = checkpoint["state_dict"]
+    return {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hash a network's state: the same weights give the same digest, in whichever file they lie.
+
+    Of each tensor, by name: ``"NAME DTYPE HxWx...\\n"`` and its bytes (little-endian, row by row).
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        values = state[name].detach().cpu().contiguous().numpy()
+        shape = "x".join(map(str, values.shape))
+        digest.update(f"{name} {values.dtype} {shape}\n".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def load_model(path: Path) -> TrainedModel:
+    """Build the scored network of a checkpoint.
+
+    Raises:
+        ConfigError: The file is missing or damaged.
+        ResumeError: It is not one of ours.
+    """
+    checkpoint = read_checkpoint(path)
+    card = unpack_card(checkpoint, path)
+    network = Classifier(card.model_name, len(card.class_map))
+    network.load_state_dict(scored_state(checkpoint, card))
+    network.eval()
+    return TrainedModel(card, network, int(checkpoint["epoch"]))

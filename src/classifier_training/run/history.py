@@ -1,0 +1,46 @@
+"""``metrics.csv``: one row an epoch, rewritten from the rows that the checkpoint holds."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from classifier_training.system.files import replacing
+
+
+@dataclass(frozen=True)
+class History:
+    """What a run measured so far.
+
+    Attributes:
+        rows: One an epoch, in order: ``epoch``, ``step`` and the scores by their names.
+        monitor: The score that decides which epoch is best.
+        best_epoch: That epoch; -1 while there is none.
+    """
+
+    rows: list[dict[str, float]]
+    monitor: str
+    best_epoch: int
+
+
+def write_history(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write all rows atomically; columns are those of any row, ``epoch`` and ``step`` first."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows({name: _number(value) for name, value in row.items()} for row in rows)
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Read the rows back as numbers."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if isinstance(value, int) else repr(float(value))

@@ -1,1 +1,0 @@
-"""What inference needs and nothing more: numpy, Pillow and onnxruntime, never torch."""

@@ -1,0 +1,1 @@
+"""Files, storage, processes and memory; nothing of classification and no torch."""
