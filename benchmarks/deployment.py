@@ -31,8 +31,8 @@ import torch
 from classifier_training.cli.console import set_up_logging
 from classifier_training.cli.predict import expand
 from classifier_training.evaluation.models import exact_fp32
-from classifier_training.export.int8 import export_int8
-from classifier_training.export.latency import SpeedUp
+from classifier_training.exporters.int8 import export_int8
+from classifier_training.exporters.latency import SpeedUp
 from classifier_training.inference.images import read_image
 from classifier_training.inference.predictor import Predictor
 from classifier_training.inference.sidecar import variant_files
@@ -55,8 +55,8 @@ def torch_eager(run: Path) -> Engine:
 
     @torch.inference_mode()
     def answer(batch: list[bytes]) -> Logits:
-        pixels = np.stack([model.card.spec.load(data, "") for data in batch])
-        return np.asarray(model.network(torch.from_numpy(model.card.spec.normalize(pixels))))
+        pixels = np.stack([model.metadata.spec.load(data, "") for data in batch])
+        return np.asarray(model.network(torch.from_numpy(model.metadata.spec.normalize(pixels))))
 
     return answer
 

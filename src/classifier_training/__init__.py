@@ -15,7 +15,7 @@ __all__ = ["Predictor", "__version__", "evaluate", "export", "load_run", "train"
 
 if TYPE_CHECKING:
     from classifier_training.evaluation.evaluate import evaluate
-    from classifier_training.export.onnx import export
+    from classifier_training.exporters.onnx import export
     from classifier_training.inference.predictor import Predictor
     from classifier_training.run.folder import load_run
     from classifier_training.training.fit import train
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Predictor": "classifier_training.inference.predictor",
     "evaluate": "classifier_training.evaluation.evaluate",
-    "export": "classifier_training.export.onnx",
+    "export": "classifier_training.exporters.onnx",
     "load_run": "classifier_training.run.folder",
     "train": "classifier_training.training.fit",
 }

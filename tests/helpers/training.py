@@ -14,7 +14,7 @@ from classifier_training.config.validate import validate
 from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.index import index_data
 from classifier_training.models.classifier import Classifier
-from classifier_training.run.checkpoint import ModelCard
+from classifier_training.run.checkpoint import ModelMetadata
 from classifier_training.run.folder import RunFolder
 from classifier_training.training.fit import preprocess_spec
 from classifier_training.training.hardware import choose_hardware
@@ -49,14 +49,14 @@ class Parts:
 
     config: Config
     network: Classifier
-    card: ModelCard
+    metadata: ModelMetadata
     data: ImageDataModule
 
     def module(self) -> ClassifierModule:
         """Return the LightningModule of the network."""
         manifest = self.data.manifest
         loss = build_loss(self.config, manifest)
-        return ClassifierModule(self.network, loss, self.card, self.config, manifest.describe)
+        return ClassifierModule(self.network, loss, self.metadata, self.config, manifest.describe)
 
 
 def build_parts(config: Config) -> Parts:
@@ -65,7 +65,7 @@ def build_parts(config: Config) -> Parts:
     index = index_data(config.data)
     spec = preprocess_spec(config)
     class_map = index.manifest.class_map
-    card = ModelCard(
+    metadata = ModelMetadata(
         run_id="test",
         model_name=config.model.name,
         channels_last=config.model.channels_last,
@@ -80,7 +80,7 @@ def build_parts(config: Config) -> Parts:
         transform=build_augmentation(config.transforms),
         seed=config.seed,
     )
-    return Parts(config, build_network(config.model, class_map), card, data)
+    return Parts(config, build_network(config.model, class_map), metadata, data)
 
 
 def train_only(data: Path, out: Path, *overrides: str, drawn: bool = False) -> RunFolder:
@@ -96,7 +96,7 @@ def train_only(data: Path, out: Path, *overrides: str, drawn: bool = False) -> R
         parts.data,
         build_callbacks(config),
         build_loggers(config),
-        find_start(config, folder, parts.card, parts.network),
+        find_start(config, folder, parts.metadata, parts.network),
     )
-    train_network(training, parts.card)
+    train_network(training, parts.metadata)
     return folder

@@ -239,7 +239,7 @@ def test_the_commit_is_that_of_the_code_and_not_of_a_repository_around_it(tmp_pa
 
     def state(folder: Path) -> object:
         code = (
-            "import json; from classifier_training.run import identity as p; "
+            "import json; from classifier_training.run import provenance as p; "
             "print(p.__file__); print(json.dumps(p.git_state()))"
         )
         file, found = python(code, PYTHONPATH=str(folder)).splitlines()

@@ -13,7 +13,7 @@ import pytest
 
 from classifier_training.config.schema import CalibrationConfig
 from classifier_training.evaluation.calibrate import fit_calibration, write_calibration
-from classifier_training.export.onnx import export
+from classifier_training.exporters.onnx import export
 from classifier_training.inference.class_map import ClassMap
 from classifier_training.inference.predictor import Extras, Predictor
 from classifier_training.run.folder import Run, RunFolder

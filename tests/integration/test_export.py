@@ -24,7 +24,7 @@ from classifier_training.cli.main import app
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ConfigError, DataError, ExportError, ResumeError
 from classifier_training.evaluation.evaluate import evaluate
-from classifier_training.export.onnx import export, export_verified
+from classifier_training.exporters.onnx import export, export_verified
 from classifier_training.inference.predictor import Predictor
 from classifier_training.run.checkpoint import load_model
 from classifier_training.run.folder import Run, RunFolder
@@ -136,7 +136,7 @@ def test_another_opset_size_and_normalisation_reach_every_artefact(
     proto = onnx.load(run.folder.onnx)
     sidecar = json.loads(run.folder.sidecar.read_text())
     metadata = {item.key: json.loads(item.value) for item in proto.metadata_props}
-    card = load_model(run.folder.best).card
+    card = load_model(run.folder.best).metadata
     assert {item.domain: item.version for item in proto.opset_import}[""] == 20
     assert sidecar["model"]["opset"] == 20
     dims = [dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim]
@@ -248,7 +248,7 @@ def test_a_disagreement_on_one_image_leaves_the_old_files_as_they_were(
     else:
         logits[image, 2] = np.nan
     model = load_model(folder.best)
-    manifest = Manifest.read(folder.manifest, model.card.class_map, folder_data)
+    manifest = Manifest.read(folder.manifest, model.metadata.class_map, folder_data)
 
     with pytest.raises(ExportError) as caught:
         export_verified(folder, model, manifest, measured.rows, logits, opset=18)
@@ -273,7 +273,7 @@ def test_weights_of_another_epoch_are_not_exported_under_these_scores(
         if key.startswith("net.")
     }
     model.network.load_state_dict(state)
-    manifest = Manifest.read(folder.manifest, model.card.class_map, folder_data)
+    manifest = Manifest.read(folder.manifest, model.metadata.class_map, folder_data)
     before = files_of(copied_run)
 
     with pytest.raises(ExportError, match="does not reproduce"):
@@ -433,7 +433,7 @@ def test_a_class_map_of_another_run_is_not_taken_for_this_ones(
 ) -> None:
     model = load_model(tiny_run.folder.best)
     other = dataclasses.replace(
-        model.card, class_map=type(model.card.class_map)(("NO", "1e3", "00", "0"))
+        model.metadata, class_map=type(model.metadata.class_map)(("NO", "1e3", "00", "0"))
     )
     sidecar = json.loads(tiny_run.folder.sidecar.read_text())
     names = other.class_map.names

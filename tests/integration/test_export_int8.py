@@ -17,9 +17,9 @@ from onnx import TensorProto, numpy_helper
 from classifier_training.cli.export import ExportOptions, run_export
 from classifier_training.cli.verify import run_verify
 from classifier_training.errors import ExportError
-from classifier_training.export.int8 import Int8Export, export_int8, spread
-from classifier_training.export.latency import SpeedUp, measure_speed_up, speed_up
-from classifier_training.export.onnx import export
+from classifier_training.exporters.int8 import Int8Export, export_int8, spread
+from classifier_training.exporters.latency import SpeedUp, measure_speed_up, speed_up
+from classifier_training.exporters.onnx import export
 from classifier_training.inference.predictor import Predictor
 from classifier_training.inference.sidecar import SCHEMA_FILE, Sidecar, sha256_of
 from classifier_training.inference.verification import verify_golden

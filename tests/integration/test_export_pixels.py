@@ -15,8 +15,8 @@ from onnx import numpy_helper
 
 from classifier_training.cli.export import ExportOptions, run_export
 from classifier_training.errors import ExportError
-from classifier_training.export import uint8
-from classifier_training.export.uint8 import PixelsExport, export_pixels
+from classifier_training.exporters import uint8
+from classifier_training.exporters.uint8 import PixelsExport, export_pixels
 from classifier_training.inference.images import read_image
 from classifier_training.inference.predictor import Predictor
 from classifier_training.inference.sidecar import SCHEMA_FILE, sha256_of

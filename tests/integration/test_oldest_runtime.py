@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier_training.export.int8 import export_int8
-from classifier_training.export.latency import SpeedUp
-from classifier_training.export.uint8 import export_pixels
+from classifier_training.exporters.int8 import export_int8
+from classifier_training.exporters.latency import SpeedUp
+from classifier_training.exporters.uint8 import export_pixels
 from classifier_training.inference.predictor import Predictor
 from classifier_training.run.folder import Run
 

@@ -107,14 +107,14 @@ def test_evaluation_prediction_and_network_agree_on_every_image(
         path = Path(row["path"])
         known = evaluated[path.relative_to(folder_data).as_posix()]
         columns = [name for name in row if name.startswith("prob:")]
-        assert columns == [f"prob:{name}" for name in best.card.class_map.names]
+        assert columns == [f"prob:{name}" for name in best.metadata.class_map.names]
         assert row["predicted"] == known["predicted"]
         ours = np.array([float(row[name]) for name in columns])
         theirs = np.array([float(known[name]) for name in columns])
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
-        pixels = best.card.spec.load(path.read_bytes(), "x")[None]
+        pixels = best.metadata.spec.load(path.read_bytes(), "x")[None]
         with torch.inference_mode():
-            logits = best.network(torch.from_numpy(best.card.spec.normalize(pixels)))
+            logits = best.network(torch.from_numpy(best.metadata.spec.normalize(pixels)))
         np.testing.assert_allclose(ours, logits.double().softmax(1)[0].numpy(), atol=1e-5)
 
 

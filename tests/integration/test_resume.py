@@ -15,7 +15,7 @@ import torch
 from loguru import logger
 
 from classifier_training.errors import ConfigError, InterruptedRunError, ResumeError
-from classifier_training.run.checkpoint import scored_state, unpack_card
+from classifier_training.run.checkpoint import scored_state, unpack_metadata
 from classifier_training.run.folder import Run, RunFolder, load_run
 from classifier_training.run.history import read_history
 from tests.helpers.checkpoints import differences, read, training_state
@@ -507,7 +507,7 @@ def test_warm_start_copies_weights_and_nothing_else(
     )  # fmt: skip
 
     checkpoint = read(tiny_run.folder.best)
-    scored = scored_state(checkpoint, unpack_card(checkpoint, tiny_run.folder.best))
+    scored = scored_state(checkpoint, unpack_metadata(checkpoint, tiny_run.folder.best))
     assert differences(Watch.seen["initial"][0], dict(scored)) == []
     assert read(folder.last)["global_step"] == 6
     assert len(read_history(folder.history)) == 1

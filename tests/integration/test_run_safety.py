@@ -171,7 +171,7 @@ def test_a_bad_batch_is_written_whole_and_can_be_replayed(
     assert set(dump["rng"]) == {"cpu"}
     assert path.stat().st_size < 1 << 20
     model = load_model(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    logits = model.network(Normalize(model.card.spec)(dump["images"]))
+    logits = model.network(Normalize(model.metadata.spec)(dump["images"]))
     assert logits.shape == (8, 4)
 
 

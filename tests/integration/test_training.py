@@ -47,7 +47,7 @@ def test_best_epoch_reloaded_best_and_evaluation_agree_on_every_image(
     allowed = 1e-5 * np.maximum(1, np.abs(seen).max(axis=1, keepdims=True))
     assert (np.abs(evaluated.logits - seen) <= allowed).all()
 
-    names = load_model(run.folder.best).card.class_map.names
+    names = load_model(run.folder.best).metadata.class_map.names
     with (run.folder.evaluation("val") / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     probabilities = torch.softmax(torch.from_numpy(seen).double(), dim=1)
@@ -218,7 +218,7 @@ def test_accumulated_gradient_is_the_mean_over_the_window(
     net.load_state_dict(Watch.seen["initial"][0])
     loss = ClassificationLoss(None, label_smoothing=config.loss.label_smoothing, gamma=0.0)
     for batch in Watch.seen["batch"][:3]:
-        images = Normalize(parts.card.spec)(batch.images)
+        images = Normalize(parts.metadata.spec)(batch.images)
         loss(net(images), batch.labels).backward()
     decayed = [p for p in net.parameters() if p.ndim > 1][:2]
     wanted = [parameter.grad / 3 for parameter in decayed]

@@ -125,10 +125,10 @@ def test_validation_sees_the_average_of_trained_weights(folder_data: Path, tmp_p
 
     _, indices, logits = Watch.seen["logits"][0]
 
-    dataset = EvaluationDataset(parts.data.manifest, parts.card.spec)
+    dataset = EvaluationDataset(parts.data.manifest, parts.metadata.spec)
     batch = unwrap(dataset.__getitems__(indices.tolist()))
     with torch.no_grad():
-        wanted = averaged(Normalize(parts.card.spec)(batch.images))
+        wanted = averaged(Normalize(parts.metadata.spec)(batch.images))
     assert torch.allclose(logits, wanted, atol=1e-5)
     assert not torch.equal(
         Watch.seen["ema"][-1]["network.fc.weight"], Watch.seen["initial"][0]["network.fc.weight"]

@@ -40,7 +40,7 @@ class ConfusionMatrix(Callback):
         """Write the matrix of this epoch, and name its worst pairs."""
         module: Any = pl_module
         counts: npt.NDArray[np.int64] = module.val_confusion.numpy()
-        names: tuple[str, ...] = module.card.class_map.names
+        names: tuple[str, ...] = module.metadata.class_map.names
         epoch = trainer.current_epoch
         folder = _folder(RunFolder(Path(trainer.default_root_dir)))
         _write(folder / f"{epoch_name(epoch)}.csv", counts, names)

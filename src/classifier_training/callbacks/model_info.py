@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from classifier_training.callbacks.base import Callback
 from classifier_training.data.dataset import seeded
 from classifier_training.models.classifier import Classifier
-from classifier_training.run.checkpoint import ModelCard
+from classifier_training.run.checkpoint import ModelMetadata
 from classifier_training.run.folder import RunFolder
 from classifier_training.system.files import write_json
 
@@ -45,22 +45,22 @@ class ModelInfo(Callback):
         module: Any = pl_module
         device = trainer.strategy.root_device
         with seeded(0):  # building a network draws its weights, from a stream that training uses
-            latency = self._latency(module.card, device)
+            latency = self._latency(module.metadata, device)
         info = {
             "schema_version": SCHEMA_VERSION,
-            "architecture": module.card.model_name,
+            "architecture": module.metadata.model_name,
             **_sizes(module.net),
-            "flops_per_image": _operations(module.card),
-            "input_shape": [1, 3, module.card.spec.image_size, module.card.spec.image_size],
+            "flops_per_image": _operations(module.metadata),
+            "input_shape": [1, 3, module.metadata.spec.image_size, module.metadata.spec.image_size],
             "latency_ms": latency,
         }
         write_json(RunFolder(Path(trainer.default_root_dir)).model_info, info)
         logger.info("model: {}", _in_words(info))
 
-    def _latency(self, card: ModelCard, device: torch.device) -> dict[str, Any]:
-        layout = torch.channels_last if card.channels_last else torch.contiguous_format
-        network = _same_architecture(card).to(device=device).to(memory_format=layout)
-        image = _blank(card, device).contiguous(memory_format=layout)
+    def _latency(self, metadata: ModelMetadata, device: torch.device) -> dict[str, Any]:
+        layout = torch.channels_last if metadata.channels_last else torch.contiguous_format
+        network = _same_architecture(metadata).to(device=device).to(memory_format=layout)
+        image = _blank(metadata, device).contiguous(memory_format=layout)
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             times = self._times(lambda: network(image), device)
         return {
@@ -88,15 +88,15 @@ class ModelInfo(Callback):
         return times
 
 
-def _same_architecture(card: ModelCard) -> nn.Module:
-    return Classifier(card.model_name, len(card.class_map)).eval()
+def _same_architecture(metadata: ModelMetadata) -> nn.Module:
+    return Classifier(metadata.model_name, len(metadata.class_map)).eval()
 
 
-def _blank(card: ModelCard, device: torch.device) -> torch.Tensor:
-    return torch.zeros(1, 3, card.spec.image_size, card.spec.image_size, device=device)
+def _blank(metadata: ModelMetadata, device: torch.device) -> torch.Tensor:
+    return torch.zeros(1, 3, metadata.spec.image_size, metadata.spec.image_size, device=device)
 
 
-def _operations(card: ModelCard) -> int:
+def _operations(metadata: ModelMetadata) -> int:
     """Count the operations of one image in torch's way, without computing anything.
 
     A multiplication and the addition after it are two; only matrix products and convolutions
@@ -104,9 +104,9 @@ def _operations(card: ModelCard) -> int:
     """
     meta = torch.device("meta")
     with meta:
-        network = _same_architecture(card)
+        network = _same_architecture(metadata)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(_blank(card, meta))
+        network(_blank(metadata, meta))
     return int(counter.get_total_flops())
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from classifier_training.callbacks.base import epoch_name
 from classifier_training.data.dataset import seeded
-from classifier_training.export.onnx import MOST_VERIFIED, export_verified
+from classifier_training.exporters.onnx import MOST_VERIFIED, export_verified
 from classifier_training.models.classifier import Classifier
 from classifier_training.run.checkpoint import TrainedModel, plain_key
 from classifier_training.run.folder import RunFolder
@@ -86,9 +86,9 @@ class ONNXExport(pl.Callback):
 
 def _copy(module: Any, epoch: int) -> TrainedModel:
     """Return the scored network as :func:`load_model` would read it from a checkpoint."""
-    card = module.card
-    network = Classifier(card.model_name, len(card.class_map))
+    metadata = module.metadata
+    network = Classifier(metadata.model_name, len(metadata.class_map))
     state = module.scored.state_dict()
     network.load_state_dict({plain_key(key): value for key, value in state.items()})
     network.eval()
-    return TrainedModel(card, network, epoch)
+    return TrainedModel(metadata, network, epoch)

@@ -45,7 +45,7 @@ def run_export(run: Path, options: ExportOptions, *, debug: bool) -> int:
         from classifier_training.run.folder import load_run
 
         stored = load_run(run)  # refuses before torch is imported
-        from classifier_training.export.onnx import export
+        from classifier_training.exporters.onnx import export
         from classifier_training.report.model_card import write_model_card
 
         done = export(run, opset=options.opset, data_root=options.data_root)
@@ -76,7 +76,7 @@ def _check(options: ExportOptions) -> None:
 
 
 def _export_pixels(run: Path, options: ExportOptions) -> None:
-    from classifier_training.export.uint8 import export_pixels
+    from classifier_training.exporters.uint8 import export_pixels
 
     done = export_pixels(run, data_root=options.data_root)
     logger.info("wrote {} and {}", done.onnx, done.sidecar)
@@ -84,7 +84,7 @@ def _export_pixels(run: Path, options: ExportOptions) -> None:
 
 
 def _export_int8(run: Path, options: ExportOptions) -> None:
-    from classifier_training.export.int8 import export_int8
+    from classifier_training.exporters.int8 import export_int8
 
     done = export_int8(run, max_loss=options.max_loss, data_root=options.data_root)
     logger.info("wrote {} and {}", done.onnx, done.sidecar)

@@ -137,7 +137,7 @@ def _epochs(history: Path) -> list[dict[str, float]]:
 def _conditions(config: Config, record: dict[str, Any]) -> list[Condition]:
     from classifier_training.data.index import index_data
     from classifier_training.evaluation.reproduction import conditions
-    from classifier_training.run.identity import git_state, machine, versions
+    from classifier_training.run.provenance import git_state, machine, versions
     from classifier_training.training.hardware import choose_hardware
 
     root = Path(config.data.data_root).expanduser()

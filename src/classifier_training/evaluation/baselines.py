@@ -179,9 +179,9 @@ def _frozen(folder: RunFolder, model: TrainedModel) -> tuple[str, TrainedModel]:
     """Return the backbone as training began, where it began with weights that are here."""
     weights = _initial_weights(folder)
     if weights is not None:
-        card = model.card
+        metadata = model.metadata
         try:
-            network = Classifier(card.model_name, len(card.class_map), weights=weights)
+            network = Classifier(metadata.model_name, len(metadata.class_map), weights=weights)
         except ClassifierTrainingError as error:
             logger.warning("baselines: {}; using the trained network's features", error.what)
         else:

@@ -95,7 +95,10 @@ def write_gradcam(
         choose(split, item, manifest.labels[item.rows], share) for split, item in answers.items()
     ]
     cases = list(islice(chain.from_iterable(chosen), images))
-    dataset, normalize = EvaluationDataset(manifest, model.card.spec), Normalize(model.card.spec)
+    dataset, normalize = (
+        EvaluationDataset(manifest, model.metadata.spec),
+        Normalize(model.metadata.spec),
+    )
     layer: FeatureLayer | None = None
     entries: list[dict[str, Any]] = []
     for start in range(0, len(cases), _BATCH):

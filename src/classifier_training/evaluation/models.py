@@ -99,8 +99,8 @@ def _over_images(
     on_images: Callable[[int], None],
 ) -> npt.NDArray[np.float32]:
     """Compute a row an image; ``compute`` is a method of the model's network."""
-    spec = model.card.spec
-    layout = torch.channels_last if model.card.channels_last else torch.contiguous_format
+    spec = model.metadata.spec
+    layout = torch.channels_last if model.metadata.channels_last else torch.contiguous_format
     model.network.to(device).to(memory_format=layout)
     normalize = Normalize(spec).to(device)
     loader = evaluation_loader(
@@ -199,7 +199,7 @@ def open_subject(path: Path, backend: Backend | None, device: str) -> Subject:
     if chosen == "torch":
         folder, usable = RunFolder(path), usable_device(device)
         model = open_best(folder)
-        return Subject(path, chosen, model.card.class_map, folder, _by_torch(model, usable))
+        return Subject(path, chosen, model.metadata.class_map, folder, _by_torch(model, usable))
     if device != "cpu":
         raise ConfigError(
             f"--device {device} was asked for, but onnxruntime is used on the CPU",

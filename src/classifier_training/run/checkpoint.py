@@ -16,12 +16,12 @@ from classifier_training.inference.preprocess import PreprocessSpec
 from classifier_training.models.classifier import Classifier
 from classifier_training.models.weights import read_checkpoint
 
-CARD_KEY = "classifier_training"
+METADATA_KEY = "classifier_training"
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class ModelMetadata:
     """All that is needed, besides weights, to build the network and feed it.
 
     Attributes:
@@ -45,39 +45,39 @@ class ModelCard:
 class TrainedModel:
     """A network from a checkpoint: fp32, in evaluation mode, on the CPU."""
 
-    card: ModelCard
+    metadata: ModelMetadata
     network: Classifier
     epoch: int
 
 
-def pack_card(checkpoint: dict[str, Any], card: ModelCard) -> None:
-    """Write the card into a checkpoint as plain types."""
-    spec = asdict(card.spec)
-    checkpoint[CARD_KEY] = {
+def pack_metadata(checkpoint: dict[str, Any], metadata: ModelMetadata) -> None:
+    """Write the metadata into a checkpoint as plain types."""
+    spec = asdict(metadata.spec)
+    checkpoint[METADATA_KEY] = {
         "schema_version": SCHEMA_VERSION,
-        "run_id": card.run_id,
-        "model_name": card.model_name,
-        "channels_last": card.channels_last,
-        "classes": list(card.class_map.names),
-        "spec": {**spec, "mean": list(card.spec.mean), "std": list(card.spec.std)},
-        "averaged": card.averaged,
+        "run_id": metadata.run_id,
+        "model_name": metadata.model_name,
+        "channels_last": metadata.channels_last,
+        "classes": list(metadata.class_map.names),
+        "spec": {**spec, "mean": list(metadata.spec.mean), "std": list(metadata.spec.std)},
+        "averaged": metadata.averaged,
     }
 
 
-def unpack_card(checkpoint: dict[str, Any], path: Path) -> ModelCard:
-    """Read the card of a checkpoint.
+def unpack_metadata(checkpoint: dict[str, Any], path: Path) -> ModelMetadata:
+    """Read the metadata of a checkpoint.
 
     Raises:
         ResumeError: It is not one of ours, or of a newer version.
     """
     try:
-        stored = checkpoint[CARD_KEY]
+        stored = checkpoint[METADATA_KEY]
         if stored["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema_version {stored['schema_version']!r} is unknown")
         spec = stored["spec"]
         red, green, blue = spec["mean"]
         std_red, std_green, std_blue = spec["std"]
-        return ModelCard(
+        return ModelMetadata(
             run_id=stored["run_id"],
             model_name=stored["model_name"],
             channels_last=stored["channels_last"],
@@ -103,9 +103,9 @@ def plain_key(key: str) -> str:
     return key.replace("_orig_mod.", "")
 
 
-def scored_state(checkpoint: dict[str, Any], card: ModelCard) -> dict[str, Tensor]:
+def scored_state(checkpoint: dict[str, Any], metadata: ModelMetadata) -> dict[str, Tensor]:
     """Return the state dict of the weights that were scored, with the network's own keys."""
-    prefix = "ema.module." if card.averaged else "net."
+    prefix = "ema.module." if metadata.averaged else "net."
     state: dict[str, Tensor] = checkpoint["state_dict"]
     return {
         key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
@@ -134,8 +134,8 @@ def load_model(path: Path) -> TrainedModel:
         ResumeError: It is not one of ours.
     """
     checkpoint = read_checkpoint(path)
-    card = unpack_card(checkpoint, path)
-    network = Classifier(card.model_name, len(card.class_map))
-    network.load_state_dict(scored_state(checkpoint, card))
+    metadata = unpack_metadata(checkpoint, path)
+    network = Classifier(metadata.model_name, len(metadata.class_map))
+    network.load_state_dict(scored_state(checkpoint, metadata))
     network.eval()
-    return TrainedModel(card, network, int(checkpoint["epoch"]))
+    return TrainedModel(metadata, network, int(checkpoint["epoch"]))

@@ -40,7 +40,7 @@ def open_run(run: Path | str, data_root: Path | str | None) -> StoredRun:
     """
     folder = RunFolder(Path(run))
     model = open_best(folder)
-    return StoredRun(folder, model, open_manifest(folder, model.card.class_map, data_root))
+    return StoredRun(folder, model, open_manifest(folder, model.metadata.class_map, data_root))
 
 
 def open_best(folder: RunFolder) -> TrainedModel:

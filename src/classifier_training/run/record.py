@@ -21,13 +21,11 @@ from classifier_training.run.identity import (
     absolute_data_root,
     adopt_changes,
     failure_of,
-    git_state,
     is_extension,
-    machine,
     start_record,
-    versions,
 )
 from classifier_training.run.log import log_failure
+from classifier_training.run.provenance import git_state, machine, versions
 from classifier_training.system.files import replacing, write_json
 from classifier_training.training.estimate import with_batch_size
 from classifier_training.training.hardware import Hardware

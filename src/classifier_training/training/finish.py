@@ -14,7 +14,7 @@ from classifier_training.errors import ExportError
 from classifier_training.evaluation.calibrate import write_calibration
 from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
 from classifier_training.evaluation.explain import Answered, write_gradcam
-from classifier_training.export.onnx import export_verified
+from classifier_training.exporters.onnx import export_verified
 from classifier_training.report.model_card import write_model_card
 from classifier_training.report.render import write_report
 from classifier_training.run.checkpoint import TrainedModel, load_model

@@ -18,9 +18,9 @@ from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.index import DataIndex, index_data
 from classifier_training.data.staging import staged
 from classifier_training.evaluation.models import exact_fp32
-from classifier_training.export.int8 import export_int8
+from classifier_training.exporters.int8 import export_int8
 from classifier_training.inference.preprocess import PreprocessSpec
-from classifier_training.run.checkpoint import ModelCard
+from classifier_training.run.checkpoint import ModelMetadata
 from classifier_training.run.folder import Run, RunFolder, load_run
 from classifier_training.run.identity import check_folder, refuse_after_failure
 from classifier_training.run.lock import RunLock, remove_stale_files, require_free
@@ -88,9 +88,9 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         config = with_recorded_batch_size(config, index, hardware, record)
         # Everything that can be refused is built before anything is written.
         spec = preprocess_spec(config)
-        card = _card(config, index, spec)
+        metadata = _metadata(config, index, spec)
         network = build_network(config.model, index.manifest.class_map)
-        start = find_start(config, folder, card, network)
+        start = find_start(config, folder, metadata, network)
         augmentation = build_augmentation(config.transforms)
         callbacks, loggers = build_callbacks(config), build_loggers(config)
         data = ImageDataModule(
@@ -103,7 +103,7 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
         )
         parts = TrainingParts(config, folder, hardware, network, data, callbacks, loggers, start)
         if not is_main:
-            train_network(parts, card)
+            train_network(parts, metadata)
             return load_run(folder.path)
         record = open_run(folder, identity, record, hardware, config.data.images_a_batch)
         remove_stale_files(folder.path)
@@ -112,7 +112,7 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run:
             with status(folder), tracking(folder, loggers):
                 write_data(folder, checked, spec)
                 with stage(folder, "fit"):
-                    best = train_network(parts, replace(card, run_id=record["id"]))
+                    best = train_network(parts, replace(metadata, run_id=record["id"]))
                     folder.update_record({"best": best})
                 finish(config, folder, index, hardware, best, data.workers)
             # The run is whole by now: a refusal of int8 takes nothing from it.
@@ -159,8 +159,8 @@ def reduction_bound(config: TransformsConfig) -> int | None:
     return None if config.reduce_to is None else math.ceil(config.reduce_to * config.image_size)
 
 
-def _card(config: Config, index: DataIndex, spec: PreprocessSpec) -> ModelCard:
-    return ModelCard(
+def _metadata(config: Config, index: DataIndex, spec: PreprocessSpec) -> ModelMetadata:
+    return ModelMetadata(
         run_id="",  # a new run has none yet
         model_name=config.model.name,
         channels_last=config.model.channels_last,

@@ -24,7 +24,7 @@ from classifier_training.inference.class_map import ClassMap
 from classifier_training.models.classifier import Classifier
 from classifier_training.models.losses import ClassificationLoss
 from classifier_training.models.weights import read_checkpoint
-from classifier_training.run.checkpoint import ModelCard, scored_state, unpack_card
+from classifier_training.run.checkpoint import ModelMetadata, scored_state, unpack_metadata
 from classifier_training.run.folder import RunFolder
 from classifier_training.training.checkpoint import RunCheckpoint
 from classifier_training.training.distributed import Processes
@@ -69,22 +69,22 @@ def _warm_start(network: Classifier, config: ModelConfig, class_map: ClassMap) -
     given = Path(str(config.init_from))
     path = RunFolder(given).best if given.is_dir() else given
     checkpoint = read_checkpoint(path)
-    card = unpack_card(checkpoint, path)
-    if card.model_name != config.name:
+    metadata = unpack_metadata(checkpoint, path)
+    if metadata.model_name != config.name:
         raise ConfigError(
-            f"model.init_from={given} is a {card.model_name}, not a {config.name}",
+            f"model.init_from={given} is a {metadata.model_name}, not a {config.name}",
             expected="a run of the same model",
-            fix=f"model={card.model_name}, or another run",
+            fix=f"model={metadata.model_name}, or another run",
         )
-    state = scored_state(checkpoint, card)
-    same_classes = card.class_map == class_map
+    state = scored_state(checkpoint, metadata)
+    same_classes = metadata.class_map == class_map
     if not same_classes:
         head = network.head_prefix
         state = {key: value for key, value in state.items() if not key.startswith(head)}
     network.load_state_dict(state, strict=same_classes)
     logger.info(
         "model: weights of run {} ({})",
-        card.run_id,
+        metadata.run_id,
         "with its head" if same_classes else "head new: other classes",
     )
 
@@ -171,12 +171,12 @@ class TrainingParts:
     start: Start | None
 
 
-def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
+def train_network(parts: TrainingParts, metadata: ModelMetadata) -> dict[str, Any]:
     """Train and return the best epoch: ``epoch``, ``metric``, ``score``.
 
     Args:
         parts: What to train, with what.
-        card: What checkpoints say about the network.
+        metadata: What checkpoints say about the network.
 
     Raises:
         ClassifierTrainingError: A loader process died.
@@ -192,7 +192,7 @@ def train_network(parts: TrainingParts, card: ModelCard) -> dict[str, Any]:
     last = None if parts.start is None else adopt(parts.start, folder)
     if parts.start is None or not _is_trained(parts.start.state, checkpoint, config):
         loss = build_loss(config, data.manifest)
-        module = ClassifierModule(parts.network, loss, card, config, data.manifest.describe)
+        module = ClassifierModule(parts.network, loss, metadata, config, data.manifest.describe)
         trainer = build_trainer(
             config, parts.hardware, folder, checkpoint, parts.callbacks, parts.loggers
         )

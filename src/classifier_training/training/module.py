@@ -20,7 +20,7 @@ from classifier_training.data.dataset import Batch
 from classifier_training.metrics.classification import ClassificationMetrics
 from classifier_training.models.classifier import Classifier
 from classifier_training.models.normalize import Normalize
-from classifier_training.run.checkpoint import ModelCard, pack_card, plain_key
+from classifier_training.run.checkpoint import ModelMetadata, pack_metadata, plain_key
 from classifier_training.training.distributed import (
     RankState,
     RngStates,
@@ -97,7 +97,7 @@ class ClassifierModule(pl.LightningModule):
     Args:
         net: The network.
         loss: Maps logits and labels to a scalar.
-        card: What a checkpoint says about the network.
+        metadata: What a checkpoint says about the network.
         config: Optimiser, schedule, EMA and trainer sections are read.
         name_of: Names the image of a manifest index.
     """
@@ -106,7 +106,7 @@ class ClassifierModule(pl.LightningModule):
         self,
         net: Classifier,
         loss: nn.Module,
-        card: ModelCard,
+        metadata: ModelMetadata,
         config: Config,
         name_of: Callable[[int], str],
     ) -> None:
@@ -114,10 +114,10 @@ class ClassifierModule(pl.LightningModule):
         self.net = net
         self.ema = Ema(net, config.ema.decay) if config.ema.enabled else None
         self.loss = loss
-        self.card = card
+        self.metadata = metadata
         self.config = config
-        self.normalize = Normalize(card.spec)
-        classes = len(card.class_map)
+        self.normalize = Normalize(metadata.spec)
+        classes = len(metadata.class_map)
         self.train_scores = ClassificationMetrics(classes, persistent=True)
         self.val_scores = ClassificationMetrics(classes, persistent=False)
         self.raw_scores = (
@@ -228,7 +228,7 @@ class ClassifierModule(pl.LightningModule):
         """Describe the network in the checkpoint; refuse to save what is not finite."""
         self.guard.check()
         require_finite_weights(self.state_dict().values(), "the weights")
-        pack_card(checkpoint, self.card)
+        pack_metadata(checkpoint, self.metadata)
         checkpoint["steps"] = {"optimizer": self.optimizer_steps, "skipped": self.skipped_steps}
         checkpoint["ranks"] = self._gathered()
         state = checkpoint["state_dict"]

@@ -13,7 +13,7 @@ from classifier_training.config.schema import Config
 from classifier_training.errors import ConfigError, ResumeError
 from classifier_training.models.classifier import Classifier
 from classifier_training.models.weights import read_checkpoint
-from classifier_training.run.checkpoint import ModelCard, unpack_card
+from classifier_training.run.checkpoint import ModelMetadata, unpack_metadata
 from classifier_training.run.checkpoint_files import CheckpointFiles
 from classifier_training.run.folder import RunFolder
 from classifier_training.system.files import replacing
@@ -35,7 +35,7 @@ class Start:
 
 
 def find_start(
-    config: Config, folder: RunFolder, card: ModelCard, network: Classifier
+    config: Config, folder: RunFolder, metadata: ModelMetadata, network: Classifier
 ) -> Start | None:
     """Return the checkpoint to go on from, or None for a fresh start. Nothing is written.
 
@@ -52,7 +52,7 @@ def find_start(
     if found is None:
         return None
     path, checkpoint = found
-    stored = unpack_card(checkpoint, path)
+    stored = unpack_metadata(checkpoint, path)
     try:
         state = _state_of(checkpoint)
         trained = _trained(network, config, checkpoint)
@@ -63,10 +63,10 @@ def find_start(
             fix="start a new run from its weights: model.init_from",
         ) from error
     for what, ours, theirs in (
-        ("model", card.model_name, stored.model_name),
-        ("classes", card.class_map.names, stored.class_map.names),
-        ("preprocessing", card.spec, stored.spec),
-        ("ema.enabled", card.averaged, stored.averaged),
+        ("model", metadata.model_name, stored.model_name),
+        ("classes", metadata.class_map.names, stored.class_map.names),
+        ("preprocessing", metadata.spec, stored.spec),
+        ("ema.enabled", metadata.averaged, stored.averaged),
         ("number of trained tensors (model.freeze)", *trained),
     ):
         if ours != theirs:

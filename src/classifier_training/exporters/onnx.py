@@ -61,7 +61,7 @@ def write_onnx(model: TrainedModel, path: Path, metadata: dict[str, str], *, ops
     Raises:
         ExportError: The exporter cannot express the network in this opset.
     """
-    size = model.card.spec.image_size
+    size = model.metadata.spec.image_size
     example = torch.zeros(2, 3, size, size)
     try:
         program = torch.onnx.export(
@@ -89,7 +89,7 @@ def write_onnx(model: TrainedModel, path: Path, metadata: dict[str, str], *, ops
 
 def _not_expressible(model: TrainedModel, opset: int, reason: str) -> ExportError:
     return ExportError(
-        f"cannot express {model.card.model_name} in ONNX opset {opset}: {reason}",
+        f"cannot express {model.metadata.model_name} in ONNX opset {opset}: {reason}",
         expected="a network of operators that the opset has, and an opset that torch writes",
         fix="another export.opset (18 to 23), or another model",
     )
@@ -181,7 +181,9 @@ def export_verified(
     rows, logits = rows[:MOST_VERIFIED], logits[:MOST_VERIFIED]
     target = RunFolder(into or folder.path)
     origin = _origin(folder, model)
-    metadata = onnx_metadata(model.card.class_map, model.card.spec) | provenance_metadata(origin)
+    metadata = onnx_metadata(model.metadata.class_map, model.metadata.spec) | provenance_metadata(
+        origin
+    )
     with replacing(target.onnx) as temporary:
         write_onnx(model, temporary, metadata, opset=opset)
         session = open_session(temporary)
@@ -209,11 +211,13 @@ def verify(
     Raises:
         ExportError: A logit is off by more than the tolerance, or a class changes.
     """
-    spec = model.card.spec
+    spec = model.metadata.spec
 
     def run(indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         pixels = [spec.resize_image(read_image(manifest.file(int(index)))) for index in indices]
-        return _run_exported(session, spec.normalize(np.stack(pixels)), len(model.card.class_map))
+        return _run_exported(
+            session, spec.normalize(np.stack(pixels)), len(model.metadata.class_map)
+        )
 
     images = len(rows)
     if images == 1:  # a batch of two needs a second image; the same one will do
@@ -272,27 +276,27 @@ def _in_batches(
 def _sidecar(
     folder: RunFolder, model: TrainedModel, digest: str, opset: int, agreement: Agreement
 ) -> Sidecar:
-    card = model.card
+    metadata = model.metadata
 
     def logits_of(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            output = model.network(torch.from_numpy(card.spec.normalize(pixels)))
+            output = model.network(torch.from_numpy(metadata.spec.normalize(pixels)))
         values: npt.NDArray[np.float32] = output.numpy()
         return values
 
     facts: dict[str, Any] = {
         "sha256": digest,
         "file": folder.onnx.name,
-        "architecture": card.model_name,
+        "architecture": metadata.model_name,
         "input": {
             "name": INPUT_NAME,
             "dtype": "float32",
-            "shape": _input_shape(card.spec.image_size),
+            "shape": _input_shape(metadata.spec.image_size),
         },
         "output": {
             "name": OUTPUT_NAME,
             "dtype": "float32",
-            "shape": ["batch", len(card.class_map)],
+            "shape": ["batch", len(metadata.class_map)],
         },
         "opset": opset,
         "precision": "fp32",
@@ -303,16 +307,16 @@ def _sidecar(
         "verified_images": agreement.images,
         "largest_relative_logit_difference": agreement.worst,
     }
-    golden = make_golden(card.spec, logits_of)
-    return Sidecar(card.class_map, card.spec, facts, provenance, golden)
+    golden = make_golden(metadata.spec, logits_of)
+    return Sidecar(metadata.class_map, metadata.spec, facts, provenance, golden)
 
 
 def _origin(folder: RunFolder, model: TrainedModel) -> dict[str, Any]:
     """Return what the model comes from: the same each time this checkpoint is exported."""
     return {
-        "run_id": model.card.run_id,
+        "run_id": model.metadata.run_id,
         "epoch": model.epoch,
-        "weights": "moving average" if model.card.averaged else "raw",
+        "weights": "moving average" if model.metadata.averaged else "raw",
         "weights_sha256": weights_sha256(model.network.state_dict()),
         "data_fingerprint": folder.read_record()["data_fingerprint"],
         "classifier_training": __version__,

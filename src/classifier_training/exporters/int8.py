@@ -28,7 +28,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ExportError
 from classifier_training.evaluation.calibrate import refit_calibration
-from classifier_training.export.latency import SpeedUp, measure_speed_up
+from classifier_training.exporters.latency import SpeedUp, measure_speed_up
 from classifier_training.inference.calibration import Calibration
 from classifier_training.inference.golden import make_golden
 from classifier_training.inference.images import read_image
@@ -43,7 +43,7 @@ from classifier_training.inference.sidecar import (
 )
 from classifier_training.metrics.paired import weighted_scores
 from classifier_training.run.folder import RunFolder
-from classifier_training.run.identity import machine
+from classifier_training.run.provenance import machine
 from classifier_training.run.reader import open_manifest
 from classifier_training.system.files import replacing, write_json
 from classifier_training.system.parallel import prefetch_map

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from classifier_training.errors import ExportError
-from classifier_training.export.onnx import MOST_VERIFIED
+from classifier_training.exporters.onnx import MOST_VERIFIED
 from classifier_training.inference.agreement import Agreement, compare_logits
 from classifier_training.inference.images import read_image
 from classifier_training.inference.predictor import Predictor
