@@ -31,7 +31,7 @@ from classifier_training.data.loading import bound_heap, evaluation_loader, trai
 from classifier_training.data.manifest import Manifest
 from classifier_training.data.sampling import EpochBatchSampler
 from classifier_training.system.resources import available_cores
-from classifier_training.training.fit import preprocess_spec, reduction_bound
+from classifier_training.training.build import preprocess_spec, reduction_bound
 from classifier_training.transforms.build import build_augmentation
 
 Caches = dict[str, PixelCache]

@@ -29,7 +29,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.profilers import SimpleProfiler
 from loguru import logger
 
-from classifier_training.training.fit import train
+from classifier_training.training.api import train_with
 
 TARGET = 1.03
 WAYS = ("none", "default")
@@ -86,7 +86,7 @@ class Clock(pl.Callback):
 def measure(data: Path, way: str, epochs: int, overrides: list[str]) -> Timing:
     """Train once."""
     with tempfile.TemporaryDirectory() as out, contextlib.suppress(StopAfterTraining):
-        train(
+        train_with(
             [
                 f"data.data_root={data}",
                 "model.weights=null",

@@ -30,7 +30,7 @@ import torch
 
 from classifier_training.models.classifier import Classifier
 from classifier_training.run.checkpoint_files import CheckpointFiles
-from classifier_training.training.checkpoint import AtomicCheckpointIO, require_plain
+from classifier_training.training.checkpoint_io import AtomicCheckpointIO, require_plain
 from classifier_training.training.nan_guard import require_finite_weights
 
 EPOCH_S = 60.0

@@ -36,7 +36,8 @@ from classifier_training.models.classifier import Classifier
 from classifier_training.models.losses import ClassificationLoss
 from classifier_training.models.normalize import Normalize
 from classifier_training.synthetic.writer import DEFAULT_CLASSES, SynthSpec, write_dataset
-from classifier_training.training.fit import preprocess_spec, train
+from classifier_training.training.api import train
+from classifier_training.training.build import preprocess_spec
 from classifier_training.training.module import Ema
 from classifier_training.training.nan_guard import FiniteGuard
 from classifier_training.training.optimizers import build_optimizer

@@ -29,7 +29,7 @@ from tests.helpers.label_noise import DIGIT_PAIRS, plant
 from classifier_training.evaluation.confident_learning import Suspicion, judge, leave_one_out
 from classifier_training.evaluation.label_errors import find_label_errors
 from classifier_training.synthetic.writer import DEFAULT_CLASSES, SynthSpec, write_dataset
-from classifier_training.training.fit import train
+from classifier_training.training.api import train_with
 
 ROW = "{:<14} {:<10} {:>6} {:<12} {:>5} {:>6} {:>9} {:>10} {:>7} {:>7}"
 KINDS = ("symmetric", "pairs")
@@ -95,7 +95,7 @@ def demo(kind: str, share: float, seed: int, *, epochs: int, root: Path) -> None
     )
     write_dataset(root / "data", spec, lambda _done, _total: None)
     true = relabel(root / "data", kind, share, seed)
-    run = train(
+    run = train_with(
         [f"data.data_root={root / 'data'}", f"trainer.max_epochs={epochs}"],
         root="train_demo",
         out=root / "run",

@@ -34,7 +34,7 @@ from classifier_training.config.compose import compose_config, make_strict
 from classifier_training.config.schema import TrainerConfig
 from classifier_training.config.validate import validate
 from classifier_training.system.resources import available_cores
-from classifier_training.training.fit import train
+from classifier_training.training.api import train_with
 from classifier_training.training.hardware import choose_hardware
 
 WARM_UP = 4
@@ -65,7 +65,7 @@ class Clock(pl.Callback):
 def ours(data: Path, arguments: argparse.Namespace) -> float:
     """Return images a second of our own training."""
     with tempfile.TemporaryDirectory() as out, contextlib.suppress(StopAfterTraining):
-        train(
+        train_with(
             [
                 f"data.data_root={data}",
                 f"model={arguments.model}",

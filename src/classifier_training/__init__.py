@@ -11,28 +11,41 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = ["Predictor", "__version__", "evaluate", "export", "load_run", "train"]
-
 if TYPE_CHECKING:
+    from classifier_training.callbacks.base import Callback
     from classifier_training.evaluation.evaluate import evaluate
     from classifier_training.exporters.onnx import export
     from classifier_training.inference.predictor import Predictor
+    from classifier_training.run.checkpoint import load_model
     from classifier_training.run.folder import load_run
-    from classifier_training.training.fit import train
+    from classifier_training.training.api import train
+
+__all__ = [
+    "Callback",
+    "Predictor",
+    "__version__",
+    "evaluate",
+    "export",
+    "load_model",
+    "load_run",
+    "train",
+]
 
 _HOMES = {
-    "Predictor": "classifier_training.inference.predictor",
-    "evaluate": "classifier_training.evaluation.evaluate",
-    "export": "classifier_training.exporters.onnx",
-    "load_run": "classifier_training.run.folder",
-    "train": "classifier_training.training.fit",
+    "Callback": "callbacks.base",
+    "Predictor": "inference.predictor",
+    "evaluate": "evaluation.evaluate",
+    "export": "exporters.onnx",
+    "load_model": "run.checkpoint",
+    "load_run": "run.folder",
+    "train": "training.api",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

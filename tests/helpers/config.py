@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from classifier_training.config.compose import compose_config, make_strict
+from classifier_training.config.compose import allowed_modules, compose_config, make_strict
 from classifier_training.config.schema import Config, DataConfig
 from classifier_training.config.validate import validate
 
@@ -14,7 +14,9 @@ from classifier_training.config.validate import validate
 @cache
 def config_of(*overrides: str) -> Config:
     """Compose and validate as ``classifier train`` does."""
-    return validate(compose_config(make_strict(list(overrides))), allow_modules=[])
+    return validate(
+        compose_config(make_strict(list(overrides))), allow_modules=allowed_modules(list(overrides))
+    )
 
 
 def data_config(root: Path | str, source: str = "folder", **changes: Any) -> DataConfig:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classifier_training.run.folder import Run
-from classifier_training.training.fit import train
+from classifier_training.training.api import train_with
 
 TINY = (
     "model.name=tiny",
@@ -38,5 +38,6 @@ def undrawn(overrides: Sequence[str], drawn: bool) -> Sequence[str]:
 
 def tiny_train(data: Path, out: Path, *overrides: str, drawn: bool = False) -> Run:
     """Train on a written folder; later overrides win."""
-    given = [*TINY, *undrawn(overrides, drawn), f"data.data_root={data}", *overrides]
-    return train(given, out=out)
+    return train_with(
+        [*TINY, *undrawn(overrides, drawn), f"data.data_root={data}", *overrides], out=out
+    )

@@ -32,12 +32,13 @@ from classifier_training.run.history import read_history
 from classifier_training.training.trainer import build_callbacks
 from tests.helpers import spies
 from tests.helpers.checkpoints import differences, read, training_state
+from tests.helpers.config import config_of
 from tests.helpers.data import CLASSES, COUNTS
 from tests.helpers.hard_data import write_hard_folder
 from tests.helpers.observers import Watch, use
 from tests.helpers.runs import tiny_train
 from tests.helpers.tiny import TinyNet
-from tests.helpers.training import build_parts, config_of, tiny_config, train_only
+from tests.helpers.training import module_of, parts_of, tiny_config, train_only
 
 VAL = COUNTS["val"] * len(CLASSES)
 TRAIN = COUNTS["train"] * len(CLASSES)
@@ -145,12 +146,12 @@ def test_a_callback_that_cannot_write_changes_nothing_and_says_so_once(
 
 @pytest.mark.promise("C2")
 def test_each_callback_is_switched_off_by_one_override() -> None:
-    names = list(config_of(["data.data_root=/images"]).callbacks)
-    everything = {type(item) for item in build_callbacks(config_of(["data.data_root=/images"]))}
+    names = list(config_of("data.data_root=/images").callbacks)
+    everything = {type(item) for item in build_callbacks(config_of("data.data_root=/images"))}
     assert len(everything) == len(names)
 
     for name in names:
-        config = config_of(["data.data_root=/images", f"callbacks.{name}=null"])
+        config = config_of("data.data_root=/images", f"callbacks.{name}=null")
         left = {type(item) for item in build_callbacks(config)}
         assert len(everything - left) == 1, name
         assert name.replace("_", "") == (everything - left).pop().__name__.lower()
@@ -168,7 +169,7 @@ def test_each_matrix_counts_every_image_of_its_epoch(
         *only("confusion_matrix"), drawn=True,
     )  # fmt: skip
 
-    labels = build_parts(tiny_config(hard)).data.manifest.labels
+    labels = parts_of(tiny_config(hard)).data.manifest.labels
     for epoch, answers in spies.ValidationLogits.epochs.items():
         expected = np.zeros((4, 4), dtype=np.int64)
         for index, logits in answers.items():
@@ -245,7 +246,7 @@ def test_samples_are_the_same_each_epoch_and_the_worst_are_the_confident_mistake
         *spies.use("ValidationLogits"), drawn=True,
     )  # fmt: skip
 
-    manifest = build_parts(tiny_config(hard)).data.manifest
+    manifest = parts_of(tiny_config(hard)).data.manifest
     spec = PreprocessSpec(32, "squash", (0, 0, 0), (1, 1, 1))
     pixels = {
         spec.load(manifest.file(row).read_bytes(), "").tobytes(): row
@@ -486,8 +487,8 @@ def test_an_exploding_gradient_is_warned_of_once(
 def test_the_scale_and_the_skipped_steps_of_the_scaler_are_written(
     folder_data: Path, tmp_path: Path, log: list[str]
 ) -> None:
-    parts = build_parts(tiny_config(folder_data))
-    module = parts.module()
+    parts = parts_of(tiny_config(folder_data))
+    module = module_of(parts)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26, backoff_factor=2.0**-4)
     trainer = pl.Trainer(
         accelerator="cpu",

@@ -254,7 +254,7 @@ def test_the_printed_command_goes_on_with_the_run(
     assert first.code == EXIT_OK
     assert (cli / "it's, a (run)=1" / "run.json").exists()
 
-    command = next(line for line in first.err.splitlines() if "go on later with" in line)
+    command = next(line for line in first.err.splitlines() if "resume later with" in line)
     words = shlex.split(command.partition("with: ")[2])
     assert words[:2] == ["classifier", "train"]
     again = say(capfd, *words[2:])

@@ -26,8 +26,8 @@ from classifier_training.config.compose import (
     make_strict,
 )
 from classifier_training.config.validate import validate
+from tests.helpers.config import config_of
 from tests.helpers.documents import ROOT, Block, Command, blocks, commands
-from tests.helpers.training import config_of
 
 COMMANDS = commands()
 # Programs that no test here may call, and why. What they are given is the reader's to know.
@@ -113,7 +113,7 @@ def test_yaml_snippets_are_configurations(block: Block, folder_data: Path) -> No
     assert isinstance(content, dict)
     if "train" in content:  # a list of transforms
         given = str(content["train"]).replace("'", "")
-        config_of([f"data.data_root={folder_data}", f"transforms.train={given}"])
+        config_of(f"data.data_root={folder_data}", f"transforms.train={given}")
 
 
 # ---------------------------------------------------------------- run for real

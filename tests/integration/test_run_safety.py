@@ -39,7 +39,7 @@ from tests.helpers.config import config_of
 from tests.helpers.data import write_folder
 from tests.helpers.observers import Watch, use
 from tests.helpers.runs import tiny_train
-from tests.helpers.training import build_parts, tiny_config, train_only
+from tests.helpers.training import parts_of, tiny_config, train_only
 
 _THREE = ("trainer.max_epochs=3",)
 
@@ -166,7 +166,7 @@ def test_a_bad_batch_is_written_whole_and_can_be_replayed(
     seen = Watch.seen["batch"][8]  # looked at later: the epoch was finished first
     for name in ("images", "labels", "indices"):
         assert torch.equal(dump[name], getattr(seen, name)), name
-    manifest = build_parts(tiny_config(folder_data)).data.manifest
+    manifest = parts_of(tiny_config(folder_data)).data.manifest
     assert dump["files"] == [manifest.describe(int(index)) for index in dump["indices"]]
     assert set(dump["rng"]) == {"cpu"}
     assert path.stat().st_size < 1 << 20

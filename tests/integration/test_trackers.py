@@ -21,6 +21,7 @@ from classifier_training.errors import EXIT_CONFIG, ConfigError, InterruptedRunE
 from classifier_training.run.folder import Run, RunFolder
 from classifier_training.run.history import read_history
 from tests.helpers.checkpoints import differences, read
+from tests.helpers.config import config_of
 from tests.helpers.observers import use
 from tests.helpers.runs import TINY, tiny_train
 from tests.helpers.trackers import (
@@ -35,7 +36,7 @@ from tests.helpers.trackers import (
     wandb_run,
     wandb_summary,
 )
-from tests.helpers.training import config_of, train_only
+from tests.helpers.training import train_only
 
 FAKE_KEY = "5ec4e75ec4e75ec4e75ec4e75ec4e75ec4e75ec4"
 STEPS = "trainer.log_every_n_steps=2"
@@ -354,11 +355,9 @@ def test_a_key_in_the_configuration_is_refused(
 
     with pytest.raises(ConfigError) as caught:
         config_of(
-            [
-                f"data.data_root={folder_data}",
-                "logging=wandb",
-                "logging.wandb.tags=[fine,'${oc.env:WANDB_API_KEY}']",
-            ]
+            f"data.data_root={folder_data}",
+            "logging=wandb",
+            "logging.wandb.tags=[fine,'${oc.env:WANDB_API_KEY}']",
         )
 
     assert "logging.wandb.tags.1" in str(caught.value)
@@ -368,7 +367,7 @@ def test_a_key_in_the_configuration_is_refused(
 
 @pytest.mark.promise("C1")
 def test_several_loggers_are_chosen_at_once() -> None:
-    config = config_of(["data.data_root=/images", "logging=[tensorboard,wandb,csv,mlflow]"])
+    config = config_of(*["data.data_root=/images", "logging=[tensorboard,wandb,csv,mlflow]"])
 
     assert sorted(config.logging) == ["csv", "mlflow", "tensorboard", "wandb"]
 

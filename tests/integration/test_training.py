@@ -24,7 +24,7 @@ from tests.helpers.checkpoints import differences, read
 from tests.helpers.data import write_folder
 from tests.helpers.observers import Watch, use
 from tests.helpers.runs import tiny_train
-from tests.helpers.training import build_parts, tiny_config, train_only
+from tests.helpers.training import module_of, parts_of, tiny_config, train_only
 
 
 @pytest.mark.promise("T1")
@@ -147,7 +147,7 @@ def test_last_batch_of_one_joins_the_one_before(tmp_path: Path) -> None:
 @pytest.mark.promise("T7")
 def test_frozen_backbone_is_bit_equal_after_training(folder_data: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pt"
-    start = build_parts(tiny_config(folder_data, "seed=5")).network.network.state_dict()
+    start = parts_of(tiny_config(folder_data, "seed=5")).network.network.state_dict()
     torch.save(start, weights)
 
     folder = train_only(
@@ -213,7 +213,7 @@ def test_accumulated_gradient_is_the_mean_over_the_window(
     config = tiny_config(folder_data, *given)
     train_only(folder_data, tmp_path / "run", *given, *use("Watch"))
 
-    parts = build_parts(config)
+    parts = parts_of(config)
     net = copy.deepcopy(parts.network).train()
     net.load_state_dict(Watch.seen["initial"][0])
     loss = ClassificationLoss(None, label_smoothing=config.loss.label_smoothing, gamma=0.0)
@@ -233,8 +233,8 @@ def test_accumulated_gradient_is_the_mean_over_the_window(
 def test_steps_that_the_scaler_skips_are_counted_and_not_averaged(
     folder_data: Path, tmp_path: Path
 ) -> None:
-    parts = build_parts(tiny_config(folder_data))
-    module = parts.module()
+    parts = parts_of(tiny_config(folder_data))
+    module = module_of(parts)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26, backoff_factor=2.0**-4)
     watch = Watch()
     trainer = pl.Trainer(
@@ -267,8 +267,8 @@ def test_steps_that_the_scaler_skips_are_counted_and_not_averaged(
 
 @pytest.mark.promise("T5")
 def test_skipped_steps_survive_a_resume_and_are_reported(folder_data: Path, tmp_path: Path) -> None:
-    module: Any = build_parts(tiny_config(folder_data)).module()
-    restored = build_parts(tiny_config(folder_data)).module()
+    module: Any = module_of(parts_of(tiny_config(folder_data)))
+    restored = module_of(parts_of(tiny_config(folder_data)))
     module.trainer = restored.trainer = pl.Trainer(
         accelerator="cpu",
         logger=False,

@@ -20,7 +20,7 @@ from classifier_training.config.instantiate import instantiate
 from classifier_training.data.dataset import seeded
 from classifier_training.errors import ConfigError
 from classifier_training.synthetic.render import render_crop
-from classifier_training.training.fit import train
+from classifier_training.training.api import train_with
 from classifier_training.transforms.build import build_augmentation
 from classifier_training.transforms.corruptions import (
     BilinearDownscale,
@@ -30,9 +30,9 @@ from classifier_training.transforms.corruptions import (
     ZoomIn,
     ZoomOut,
 )
+from tests.helpers.config import config_of
 from tests.helpers.data import write_folder
 from tests.helpers.runs import TINY
-from tests.helpers.training import config_of
 
 MEAN = (0.485, 0.456, 0.406)
 # Each at one strength, so that a reference needs no chance.
@@ -316,7 +316,7 @@ def test_a_wrong_value_deep_in_the_chain_stops_a_run_before_it_writes(tmp_path: 
     key = "transforms.train.4.transforms.1.transforms.0.scale"
 
     with pytest.raises(ConfigError, match=r"transforms\.train\.4\.transforms\.1\.transforms\.0"):
-        train(
+        train_with(
             [*TINY, f"data.data_root={data}", "transforms=jersey", f"{key}=[0.6,0.15]"],
             out=tmp_path / "run",
         )
@@ -325,7 +325,7 @@ def test_a_wrong_value_deep_in_the_chain_stops_a_run_before_it_writes(tmp_path: 
 
 def jersey_chain(*overrides: str) -> nn.Module:
     given = ["data.data_root=/images", "transforms=jersey", "transforms.image_size=64", *overrides]
-    chain = build_augmentation(config_of(given).transforms)
+    chain = build_augmentation(config_of(*given).transforms)
     assert chain is not None
     return chain
 
@@ -357,7 +357,7 @@ def test_the_jersey_chain_never_mirrors() -> None:
 
 def test_the_stated_share_passes_clean() -> None:
     """With all other steps taken out, a fifth of the images is untouched."""
-    content = config_of(["data.data_root=/images", "transforms=jersey"]).transforms
+    content = config_of("data.data_root=/images", "transforms=jersey").transforms
     step = next(s for s in content.train if str(s["_target_"]).endswith("RandomApply"))
     degrade = instantiate(step, nn.Module, "transforms.train.4")
     image = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)

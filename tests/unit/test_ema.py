@@ -14,7 +14,7 @@ from classifier_training.models.classifier import Classifier
 from classifier_training.models.normalize import Normalize
 from classifier_training.training.module import Ema
 from tests.helpers.observers import Watch, use
-from tests.helpers.training import build_parts, tiny_config, train_only
+from tests.helpers.training import parts_of, tiny_config, train_only
 
 
 def _reference(values: list[float], decay: float) -> list[float]:
@@ -118,7 +118,7 @@ def test_follows_optimiser_steps(
 @pytest.mark.promise("T3")
 def test_validation_sees_the_average_of_trained_weights(folder_data: Path, tmp_path: Path) -> None:
     config = tiny_config(folder_data, "trainer.max_epochs=1")
-    parts = build_parts(config)
+    parts = parts_of(config)
     train_only(folder_data, tmp_path / "run", "trainer.max_epochs=1", *use("Watch"))
     averaged = Classifier("tiny", 4).to(memory_format=torch.channels_last).eval()
     averaged.load_state_dict(Watch.seen["ema"][-1])

@@ -12,7 +12,7 @@ from classifier_training.errors import DivergedError
 from classifier_training.training.nan_guard import FiniteGuard, require_finite_weights
 from tests.helpers.checkpoints import read
 from tests.helpers.observers import use
-from tests.helpers.training import build_parts, tiny_config, train_only
+from tests.helpers.training import module_of, parts_of, tiny_config, train_only
 
 
 def _guard(every: int) -> FiniteGuard:
@@ -97,7 +97,7 @@ def test_training_step_never_reads_the_device(
 ) -> None:
     """Forward, loss, scores, guard, backward and average, on a device whose values nobody knows."""
     config = tiny_config(folder_data, "trainer.log_every_n_steps=5", *overrides)
-    module = build_parts(config).module().to("meta")
+    module = module_of(parts_of(config)).to("meta")
     images = torch.zeros(8, 3, 32, 32, dtype=torch.uint8, device="meta")
     labels = torch.zeros(8, dtype=torch.int64, device="meta")
 
@@ -126,7 +126,7 @@ def test_run_stops_and_its_checkpoints_stay_finite(
         )  # fmt: skip
 
     # Six batches an epoch; the third of the second is number 8. The one that raises is not noted.
-    manifest = build_parts(tiny_config(folder_data)).data.manifest
+    manifest = parts_of(tiny_config(folder_data)).data.manifest
     drawn = _third_batch_of_second_epoch(folder_data)
     assert stopped.value.exit_code == 4
     assert f"step {step};" in stopped.value.what
@@ -140,7 +140,7 @@ def test_run_stops_and_its_checkpoints_stay_finite(
 
 
 def _third_batch_of_second_epoch(data: Path) -> list[int]:
-    sampler = build_parts(tiny_config(data)).data.sampler(epoch=1)
+    sampler = parts_of(tiny_config(data)).data.sampler(epoch=1)
     return [draw.row for draw in list(sampler)[2]]
 
 

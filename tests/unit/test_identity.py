@@ -55,7 +55,7 @@ def refusal(folder: RunFolder, other: Identity) -> ResumeError:
 
 @pytest.mark.promise("R2")
 def test_a_run_killed_while_it_began_may_begin_again_and_no_other(folder: RunFolder) -> None:
-    start_record(folder, identity(), {})
+    start_record(folder, identity(), {"id": "0123456789ab"})
     folder.record_file.unlink()
 
     assert check_folder(folder, identity()) is None
@@ -74,7 +74,7 @@ def test_an_unused_folder_is_free_whether_it_exists_or_not(folder: RunFolder) ->
 
 @pytest.mark.promise("R4")
 def test_the_same_run_goes_on(folder: RunFolder) -> None:
-    start_record(folder, identity(), {})
+    start_record(folder, identity(), {"id": "0123456789ab"})
 
     record = check_folder(folder, identity())
 
@@ -99,7 +99,7 @@ def test_the_same_run_goes_on(folder: RunFolder) -> None:
 def test_another_run_is_refused_with_what_differs(
     folder: RunFolder, changes: dict[str, Any], line: str
 ) -> None:
-    start_record(folder, identity(), {})
+    start_record(folder, identity(), {"id": "0123456789ab"})
 
     error = refusal(folder, identity(**changes))
 
@@ -110,7 +110,7 @@ def test_another_run_is_refused_with_what_differs(
 
 @pytest.mark.promise("R4")
 def test_all_differences_are_listed(folder: RunFolder) -> None:
-    start_record(folder, identity(), {})
+    start_record(folder, identity(), {"id": "0123456789ab"})
 
     error = refusal(folder, identity(seed=2, optimizer__learning_rate=0.1, fingerprint="b" * 64))
 
@@ -133,7 +133,7 @@ def test_all_differences_are_listed(folder: RunFolder) -> None:
 def test_what_changes_no_result_may_differ_and_is_recorded(
     folder: RunFolder, changes: dict[str, Any]
 ) -> None:
-    start_record(folder, identity(), {})
+    start_record(folder, identity(), {"id": "0123456789ab"})
     other = identity(**changes)
 
     assert check_folder(folder, other) is not None
@@ -145,7 +145,7 @@ def test_what_changes_no_result_may_differ_and_is_recorded(
 
 @pytest.mark.promise("R4")
 def test_resume_never_refuses_a_used_folder(folder: RunFolder) -> None:
-    start_record(folder, identity(), {})
+    start_record(folder, identity(), {"id": "0123456789ab"})
 
     error = refusal(folder, identity(resume="never"))
 
@@ -168,7 +168,7 @@ def test_a_folder_with_files_that_a_run_would_overwrite_is_refused(
 @pytest.mark.promise("R4")
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema_version": 99}', "\xff"])
 def test_a_damaged_record_is_refused(folder: RunFolder, content: str) -> None:
-    start_record(folder, identity(), {})
+    start_record(folder, identity(), {"id": "0123456789ab"})
     folder.record_file.write_bytes(content.encode("latin-1"))
 
     assert "run.json" in refusal(folder, identity()).what
@@ -177,7 +177,7 @@ def test_a_damaged_record_is_refused(folder: RunFolder, content: str) -> None:
 @pytest.mark.promise("R4")
 @pytest.mark.parametrize("content", ["a: [", "\x00", "- 1"])
 def test_a_damaged_stored_configuration_is_refused(folder: RunFolder, content: str) -> None:
-    start_record(folder, identity(), {})
+    start_record(folder, identity(), {"id": "0123456789ab"})
     folder.config.write_text(content)
 
     assert refusal(folder, identity()).what
@@ -187,7 +187,7 @@ def test_a_damaged_stored_configuration_is_refused(folder: RunFolder, content: s
 @pytest.mark.promise("D2")
 def test_odd_class_names_survive_the_stored_configuration(folder: RunFolder) -> None:
     named = identity(data__classes=ODD_NAMES)
-    start_record(folder, named, {})
+    start_record(folder, named, {"id": "0123456789ab"})
 
     assert check_folder(folder, named) is not None
     assert "data.classes" in str(refusal(folder, identity(data__classes=ODD_NAMES[::-1])))
@@ -197,7 +197,7 @@ def test_odd_class_names_survive_the_stored_configuration(folder: RunFolder) -> 
 def test_small_learning_rates_survive_the_stored_configuration(folder: RunFolder) -> None:
     for number, rate in enumerate((5e-5, 1e-3, 1e-10, 1.0, 1)):
         place = replace(folder, path=folder.path / str(number))
-        start_record(place, identity(optimizer__learning_rate=rate), {})
+        start_record(place, identity(optimizer__learning_rate=rate), {"id": "0123456789ab"})
         assert check_folder(place, identity(optimizer__learning_rate=rate)) is not None
 
 
@@ -217,7 +217,7 @@ def test_callbacks_that_only_watch_may_come_and_go(
 ) -> None:
     with_it = identity(callbacks={"more": {"_target_": target, "every": 1}})
     without = identity(callbacks={})
-    start_record(folder, with_it, {})
+    start_record(folder, with_it, {"id": "0123456789ab"})
 
     if is_free:
         assert check_folder(folder, without) is not None
@@ -229,7 +229,9 @@ def test_callbacks_that_only_watch_may_come_and_go(
 @pytest.mark.promise("R4")
 @pytest.mark.parametrize("key", ["every_n_steps", "every_minutes", "grace_s", "save_top_k"])
 def test_when_a_run_is_saved_may_change(folder: RunFolder, key: str) -> None:
-    start_record(folder, identity(checkpoint={"monitor": "val/loss", key: 1}), {})
+    start_record(
+        folder, identity(checkpoint={"monitor": "val/loss", key: 1}), {"id": "0123456789ab"}
+    )
     other = identity(checkpoint={"monitor": "val/loss", key: 2})
 
     assert check_folder(folder, other) is not None

@@ -15,7 +15,7 @@ from classifier_training.data.manifest import Manifest
 from classifier_training.data.records import Record
 from classifier_training.inference.class_map import ClassMap
 from classifier_training.models.losses import ClassificationLoss
-from classifier_training.training.loop import build_loss
+from classifier_training.training.build import build_loss
 from tests.helpers.config import config_of
 
 _RNG = np.random.default_rng(5)

@@ -50,7 +50,9 @@ def write_run(
     }
     config["data"]["split"]["fold"] = fold
     folder = RunFolder(path)
-    start_record(folder, Identity(config, fingerprint, "classifier train", "auto"), {})
+    start_record(
+        folder, Identity(config, fingerprint, "classifier train", "auto"), {"id": "0123456789ab"}
+    )
     found = dict(scores or {"val/f1_macro": 0.5})
     best = {"epoch": 3, "metric": "val/f1_macro", "score": found.get("val/f1_macro", 0.5)}
     folder.update_record(

@@ -1,4 +1,4 @@
-"""The base of everything that watches training and writes what people look at."""
+"""The base class of callbacks, and what several of them use."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from classifier_training.run.history import History
 from classifier_training.run.log import log_failure
 from classifier_training.system.files import replacing
 
-# What Lightning calls on a callback, and what we call on an observer; all of it is fenced.
+# The hooks that Lightning calls on a callback, and ours; an error in one never stops training.
 _HOOKS = frozenset(
     name
     for name in vars(pl.Callback)
     if name.startswith("on_") or name in ("setup", "teardown", "state_dict", "load_state_dict")
-) | {"on_epoch_recorded"}
+) | {"on_run_start", "on_epoch_recorded"}
 
 
 class Callback(pl.Callback):
-    """A callback that cannot stop training: its hooks stand behind a fence.
+    """A callback that cannot stop training.
 
-    Subclasses write Lightning's hooks as usual. The first exception of one is logged with its
-    traceback, and the observer is off for the rest of the run: what it holds may be half a truth
-    from then on. A signal (``InterruptedRunError``, ``KeyboardInterrupt``, ``SystemExit``) passes.
+    Subclasses override Lightning's hooks as usual. The first exception of a hook is logged with its
+    traceback, and the callback is off for the rest of the run: its state may be incomplete from
+    then on. A signal (``InterruptedRunError``, ``KeyboardInterrupt``, ``SystemExit``) passes.
 
-    Hooks run on the first process only, and not during the sanity check of validation. They must
+    Hooks run in the first process only, and not during the sanity check of validation. They must
     therefore take no part in communication between processes.
     """
 
@@ -43,16 +43,22 @@ class Callback(pl.Callback):
         for name in _HOOKS & vars(cls).keys():
             setattr(cls, name, _isolated(vars(cls)[name]))
 
-    def on_epoch_recorded(self, folder: RunFolder, history: History) -> None:
-        """An epoch's row is in ``metrics.csv`` and its weights are saved; nothing of it follows.
+    def on_run_start(self, folder: RunFolder, history: History) -> None:
+        """Training starts or is resumed; ``history`` has the rows of the earlier parts of the run.
 
-        Called once an epoch, and once when a run goes on, with the rows so far. Lightning's own
-        ``on_train_epoch_end`` comes before the scores of that epoch are all known.
+        Called once, after the checkpoint is restored and before the first step.
+        """
+
+    def on_epoch_recorded(self, folder: RunFolder, history: History) -> None:
+        """An epoch is over: its row and its weights are saved.
+
+        Called after each epoch, and once when a run is resumed, with the rows so far. Lightning's
+        own ``on_train_epoch_end`` comes before the scores of that epoch are all known.
         """
 
 
 def _isolated(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the hook behind the fence."""
+    """Return the hook with its errors isolated."""
 
     @functools.wraps(hook)
     def guarded(self: Callback, *args: Any, **kwargs: Any) -> Any:
@@ -67,7 +73,7 @@ def _isolated(hook: Callable[..., Any]) -> Callable[..., Any]:
             self.is_off = True
             log_failure(
                 error,
-                "{} failed in {} and is off for the rest of this run; training goes on",
+                "{} failed in {} and is off for the rest of this run; training continues",
                 type(self).__name__,
                 hook.__name__,
             )

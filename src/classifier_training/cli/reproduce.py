@@ -65,12 +65,13 @@ def run_reproduce(
         from classifier_training.training.fit import fit
 
         command = shlex.join(["classifier", "reproduce", str(run), "--out", str(target)])
-        done = fit(config, RunFolder(target, resume_command=command), command)
+        if fit(config, RunFolder(target, resume_command=command), command) is None:
+            return EXIT_OK  # a further process of a distributed run
         from classifier_training.evaluation.reproduction import compare_epochs
 
         outcome = compare_epochs(
             then,
-            _epochs(done.folder.history),
+            _epochs(RunFolder(target).history),
             is_finished=record["status"] == "finished",
             tolerance=tolerance,
         )

@@ -255,17 +255,14 @@ def _run_job(composed: DictConfig, line: _CommandLine, modules: list[str]) -> No
     def run() -> int:
         config = validate(composed, allow_modules=modules)
         logger.info("classifier-training {}: run folder {}", __version__, path)
-        logger.info("go on later with: {}", resume)
+        logger.info("resume later with: {}", resume)
         from classifier_training.run.folder import RunFolder
         from classifier_training.training.fit import fit
 
         done = fit(config, RunFolder(path, resume_command=resume), command)
-        from lightning.pytorch.utilities import rank_zero_only
+        if done is not None:  # the further processes of a distributed run have none
+            from classifier_training.cli.verdict import show_verdict
 
-        from classifier_training.cli.verdict import show_verdict
-
-        # The other processes are done with training while the first still evaluates.
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             show_verdict(done)
         return EXIT_OK
 
@@ -318,5 +315,5 @@ def _remove_empty(path: Path, existing: frozenset[Path]) -> None:
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
     """Before and after training there is nothing to save; the files written so far are whole."""
-    sys.stderr.write("stopped by SIGTERM; the same command goes on\n")
+    sys.stderr.write("stopped by SIGTERM; the same command resumes the run\n")
     raise SystemExit(EXIT_TERMINATED)

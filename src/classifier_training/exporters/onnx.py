@@ -340,9 +340,9 @@ def _drop_other_variants(folder: RunFolder, weights: str) -> None:
 
 def _input_statistics(folder: RunFolder, manifest: Manifest) -> InputStatistics | None:
     """Summarise the training images, where decoding every image left facts of them."""
-    if not folder.image_facts.exists():
+    if not folder.image_stats.exists():
         return None
-    facts = ImageStats.read(folder.image_facts, manifest).select(manifest.rows("train"))
+    facts = ImageStats.read(folder.image_stats, manifest).select(manifest.rows("train"))
     decoded = facts.decoded
     if not decoded.any():
         return None

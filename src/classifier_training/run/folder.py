@@ -127,7 +127,7 @@ class RunFolder:
         return self.path / "evaluation" / "calibration.json"
 
     @property
-    def image_facts(self) -> Path:
+    def image_stats(self) -> Path:
         """What decoding every image found, where that was done."""
         return self.path / "data" / "image_facts.npz"
 

@@ -11,17 +11,19 @@ from classifier_training.system.files import replacing
 
 @dataclass(frozen=True)
 class History:
-    """What a run measured so far.
+    """What a run measured so far; passed to callbacks and trackers.
 
     Attributes:
         rows: One an epoch, in order: ``epoch``, ``step`` and the scores by their names.
         monitor: The score that decides which epoch is best.
         best_epoch: That epoch; -1 while there is none.
+        step: Optimizer steps done.
     """
 
     rows: list[dict[str, float]]
     monitor: str
     best_epoch: int
+    step: int
 
 
 def write_history(path: Path, rows: list[dict[str, float]]) -> None:

@@ -7,8 +7,7 @@ import importlib
 import json
 import os
 import sys
-import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,13 +130,12 @@ def check_folder(folder: RunFolder, identity: Identity) -> dict[str, Any] | None
     return record
 
 
-def start_record(folder: RunFolder, identity: Identity, facts: dict[str, Any]) -> None:
+def start_record(folder: RunFolder, identity: Identity, facts: Mapping[str, Any]) -> None:
     """Make the folder a run: ``config.yaml`` and ``run.json``."""
     folder.path.mkdir(parents=True, exist_ok=True)
     write_text(folder.config, OmegaConf.to_yaml(OmegaConf.create(identity.config)))
     record = {
         "schema_version": SCHEMA_VERSION,
-        "id": uuid.uuid4().hex[:12],
         "status": "running",
         "command": identity.command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -276,7 +274,7 @@ class FailedBeforeError(ClassifierTrainingError):
         self.exit_code = exit_code
 
 
-def failure_of(error: Exception) -> dict[str, Any]:
+def failure_of(error: BaseException) -> dict[str, Any]:
     """Return what ``run.json`` keeps of a failure."""
     if isinstance(error, ClassifierTrainingError):
         code, what = error.exit_code, error.what

@@ -1,17 +1,17 @@
-"""What a run records when it begins: who it is, on which machine, with which data."""
+"""What a run records at its start and in each stage: identity, machine, data, wall time."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loguru import logger
 
 from classifier_training.config.schema import Config
 from classifier_training.data.checks.preflight import CheckedData
-from classifier_training.data.index import DataIndex
+from classifier_training.data.manifest import Manifest
 from classifier_training.data.statistics import statistics
 from classifier_training.errors import InterruptedRunError
 from classifier_training.inference.preprocess import PreprocessSpec
@@ -20,103 +20,77 @@ from classifier_training.run.identity import (
     Identity,
     absolute_data_root,
     adopt_changes,
-    failure_of,
     is_extension,
     start_record,
 )
 from classifier_training.run.log import log_failure
 from classifier_training.run.provenance import git_state, machine, versions
 from classifier_training.system.files import replacing, write_json
-from classifier_training.training.estimate import with_batch_size
-from classifier_training.training.hardware import Hardware
 
 
-def identify(config: Config, index: DataIndex, command: str) -> Identity:
+def identify(config: Config, manifest: Manifest, command: str) -> Identity:
     """Return what makes this run the run it is."""
     content = absolute_data_root(config.model_dump())
-    return Identity(content, index.manifest.fingerprint(), command, config.resume)
+    return Identity(content, manifest.fingerprint(), command, config.resume)
 
 
-def is_finished(record: dict[str, Any], config: Config) -> bool:
-    """Whether the run has ended, and with as many epochs as are asked for now."""
-    done = record["status"] == "finished"
-    return done and int(record["max_epochs"]) >= config.trainer.max_epochs
+def is_finished(record: Mapping[str, Any], identity: Identity) -> bool:
+    """Whether a run has ended, with as many epochs as are requested now."""
+    wanted = int(identity.config["trainer"]["max_epochs"])
+    return record["status"] == "finished" and int(record["max_epochs"]) >= wanted
 
 
-def with_recorded_batch_size(
-    config: Config, index: DataIndex, hardware: Hardware, record: dict[str, Any] | None
-) -> Config:
-    """Decide ``data.batch_size=auto``, once for a run: elsewhere it goes on as it began."""
-    if config.data.batch_size == "auto" and record is not None:
-        return config.with_batch_size(int(record["batch_size"]))
-    manifest = index.manifest
-    images = len(manifest.rows("train"))
-    return with_batch_size(config, hardware, classes=len(manifest.class_map), images=images)
-
-
-def open_run(
+def open_record(
     folder: RunFolder,
     identity: Identity,
-    record: dict[str, Any] | None,
-    hardware: Hardware,
-    batch_size: int,
+    record: Mapping[str, Any] | None,
+    run_id: str,
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Begin the record, or go on with it, and return it.
+    """Start the record of a run, or continue it, and return it.
 
     Args:
-        folder: The run.
-        identity: What it is.
-        record: What is there; None: a new run.
-        hardware: Where it trains now.
-        batch_size: Images a step, as decided.
+        folder: The run folder.
+        identity: What the run is.
+        record: The record so far; None: a new run.
+        run_id: Id of a new run.
+        facts: Further entries, of this part of the run.
     """
-    facts = {
-        "batch_size": batch_size,
+    entries = {
         "max_epochs": identity.config["trainer"]["max_epochs"],
         "parent": identity.config["ckpt_path"] or identity.config["task"]["checkpoint_path"],
         "git": git_state(),
         "versions": versions(),
-        "hardware": {
-            **machine(),
-            "device": hardware.device.name,
-            "precision": hardware.precision,
-            "reason": hardware.reason,
-        },
+        **facts,
+        "hardware": {**machine(), **facts["hardware"]},
     }
     if record is None:
-        start_record(folder, identity, facts)
+        start_record(folder, identity, {"id": run_id, **entries})
         logger.info("run: new, in {}", folder.path)
-    else:
-        changes = adopt_changes(folder, identity)
-        known = [*record["changes"], *changes]
-        folder.update_record({**facts, "status": "running", "changes": known})
-        logger.info("run: going on with {} in {}", record["id"], folder.path)
-        for change in changes:
-            logger.warning("run: changed since it began: {}", change)
-            if is_extension(change):
-                logger.warning(
-                    "run: a longer run has another schedule: this is no bit-equal continuation"
-                )
-    logger.info(
-        "hardware: {}, precision {} ({})",
-        hardware.device.name,
-        hardware.precision,
-        hardware.reason,
-    )
-    return folder.read_record()
+        return folder.read_record()
+    changes = adopt_changes(folder, identity)
+    logger.info("run: resuming {} in {}", record["id"], folder.path)
+    for change in changes:
+        logger.warning("run: changed since the start: {}", change)
+        if is_extension(change):
+            logger.warning(
+                "run: a longer run has another schedule: this is not a bit-equal continuation"
+            )
+    known = [*record["changes"], *changes]
+    return folder.update_record({**entries, "status": "running", "changes": known})
 
 
 def write_data(folder: RunFolder, checked: CheckedData, spec: PreprocessSpec) -> None:
     """Write manifest, facts and findings of the images, and statistics."""
     with replacing(folder.manifest) as path:
         checked.index.manifest.write(path)
-    checked.write(facts=folder.image_facts, report=folder.check)
+    checked.write(facts=folder.image_stats, report=folder.check)
     write_json(folder.statistics, statistics(checked.index, spec, checked.facts))
 
 
 @contextlib.contextmanager
 def stage(folder: RunFolder, name: str) -> Iterator[None]:
-    """Add the wall time of a stage to the record, over all parts of the run."""
+    """Add the wall time of the block to the record, over all parts of the run."""
     started = time.monotonic()
     try:
         yield
@@ -128,24 +102,10 @@ def stage(folder: RunFolder, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def optional(what: str) -> Iterator[None]:
-    """Log that something could not be made on which no score and no artefact depends."""
+    """Log a failure of something on which no score and no artifact depends, and continue."""
     try:
         yield
     except InterruptedRunError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the run matters more
-        log_failure(error, "{} could not be made; the run goes on", what)
-
-
-@contextlib.contextmanager
-def status(folder: RunFolder) -> Iterator[None]:
-    """Leave in the record how a run ended that did not finish."""
-    try:
-        yield
-    except (InterruptedRunError, KeyboardInterrupt, SystemExit):
-        folder.update_record({"status": "interrupted"})
-        raise
-    except Exception as error:
-        with contextlib.suppress(OSError):  # the disk may be what failed
-            folder.update_record({"status": "failed", "failure": failure_of(error)})
-        raise
+        log_failure(error, "{} could not be made; the run continues", what)

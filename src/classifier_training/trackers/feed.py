@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import yaml
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from classifier_training.callbacks.base import Callback
 from classifier_training.errors import InterruptedRunError
 from classifier_training.run.folder import RunFolder
-from classifier_training.run.history import read_history
+from classifier_training.run.history import History
 from classifier_training.run.log import log_failure
 from classifier_training.system.files import write_json
 from classifier_training.trackers.base import Outcome, TrackedRun
@@ -25,133 +23,125 @@ from classifier_training.trackers.isolation import IsolatedLogger
 
 
 class Feed:
-    """Sends epochs and pictures to all loggers of a run.
+    """Sends epochs and plots to all loggers of a run.
 
-    What was sent is noted in ``logs/sent.json`` after it was: a run that was killed sends what is
-    missing when it goes on, and a logger that is added later gets all epochs.
+    What was sent is noted in ``logs/sent.json`` afterwards: a run that was killed sends what is
+    missing when it is resumed, and a logger that is added later gets all epochs.
 
     Args:
-        folder: Of the run; rows come from its ``metrics.csv``, pictures from its ``plots``.
-        loggers: As built; those without a fence are passed over.
+        folder: The run folder; plots come from its ``plots``.
+        run_id: Id of the run.
+        config: The resolved configuration, as nested plain values.
+        loggers: As built; those without error isolation are skipped.
+
+    Attributes:
+        loggers: As given.
+        callback: Sends the run while it trains.
     """
 
-    def __init__(self, folder: RunFolder, loggers: Sequence[Logger]) -> None:
+    def __init__(
+        self, folder: RunFolder, run_id: str, config: dict[str, Any], loggers: Sequence[Logger]
+    ) -> None:
+        self.loggers = list(loggers)
+        self.callback = TrackerCallback(self)
         self._folder = folder
-        self._loggers = [item for item in loggers if isinstance(item, IsolatedLogger)]
+        self._run_id = run_id
+        self._config = config
+        self._isolated = [item for item in loggers if isinstance(item, IsolatedLogger)]
         self._ledger = folder.path / "logs" / "sent.json"
-        self._pictures: dict[str, tuple[int, int]] = {}
+        self._plots: dict[str, tuple[int, int]] = {}
+        self._rows: list[dict[str, float]] = []
 
-    def begin(self, step: int | None = None) -> None:
-        """Open the loggers, and send them the epochs that they miss.
-
-        Args:
-            step: Optimiser steps done so far; None: all of them, training is over.
-        """
-        if all(item.is_begun for item in self._loggers):
-            return
-        run = self._run(step)
+    def start(self, history: History) -> None:
+        """Open the loggers, and send them the epochs that they miss."""
+        self._rows = history.rows
+        run = self._run(history.step)
         known = _read_ledger(self._ledger)
         last = int(run.rows[-1]["epoch"]) if run.rows else -1
-        for item in self._loggers:
-            # A run that lost its last checkpoint goes on from an older one.
+        for item in self._isolated:
+            # A run that lost its last checkpoint resumes from an older one.
             item.begin(run, min(int(known.get(item.key, -1)), last))
-        behind = [item for item in self._loggers if item.sent < last]
-        self._send_rows(run.rows)
-        self._pictures = self._found_pictures()
+        behind = [item for item in self._isolated if item.sent < last]
+        self._send_rows()
+        self._plots = self._found_plots()
         for item in behind:
-            item.send_pictures(self._paths(self._pictures), int(run.rows[-1]["step"]))
+            item.send_pictures(self._paths(self._plots), int(run.rows[-1]["step"]))
 
-    def send(self) -> None:
-        """Send the rows and pictures that are new."""
-        self._send_rows(self._rows())
-        self.send_pictures()
+    def send(self, history: History) -> None:
+        """Send the rows and plots that are new."""
+        self._rows = history.rows
+        self._send_rows()
+        self.send_plots()
 
-    def send_pictures(self) -> None:
-        """Send the pictures of the whole run that were drawn again, at the last row's step."""
-        found, rows = self._found_pictures(), self._rows()
-        changed = {name for name, state in found.items() if self._pictures.get(name) != state}
-        self._pictures = found
-        for item in self._loggers:
-            if rows:
-                item.send_pictures(self._paths(changed), int(rows[-1]["step"]))
+    def send_plots(self) -> None:
+        """Send the plots of the run that changed, at the step of the last row."""
+        found = self._found_plots()
+        changed = {name for name, state in found.items() if self._plots.get(name) != state}
+        self._plots = found
+        for item in self._isolated:
+            if self._rows:
+                item.send_pictures(self._paths(changed), int(self._rows[-1]["step"]))
 
     def conclude(self) -> None:
-        """Send what is known when a run is finished."""
-        self.begin()
-        run, scores = self._run(None), _scores(self._folder)
-        for item in self._loggers:
+        """Send the scores of the finished run."""
+        done = int(self._rows[-1]["step"]) if self._rows else 0
+        run, scores = self._run(done), _scores(self._folder)
+        for item in self._isolated:
             item.conclude(scores, run)
 
     def close(self, outcome: Outcome) -> None:
-        """Let the loggers go."""
-        for item in self._loggers:
+        """Close the loggers."""
+        for item in self._isolated:
             item.close(outcome)
 
-    def _send_rows(self, rows: list[dict[str, float]]) -> None:
+    def _send_rows(self) -> None:
         sent = False
-        for row in rows:
+        for row in self._rows:
             epoch = int(row["epoch"])
             drawn = self._folder.plots.glob(f"*/epoch={epoch:04d}.png")
-            pictures = {path.parent.name: path for path in sorted(drawn)}
-            for item in self._loggers:
+            plots = {path.parent.name: path for path in sorted(drawn)}
+            for item in self._isolated:
                 if item.sent < epoch:
-                    item.send(row, pictures)
+                    item.send(row, plots)
                     sent = True
         if sent:
-            write_json(self._ledger, {item.key: item.sent for item in self._loggers})
+            write_json(self._ledger, {item.key: item.sent for item in self._isolated})
 
-    def _found_pictures(self) -> dict[str, tuple[int, int]]:
-        """Return those of the whole run, each with what tells whether it was drawn again."""
+    def _found_plots(self) -> dict[str, tuple[int, int]]:
+        """Return the plots of the whole run, each with what changes when it is drawn again."""
         states = {path.stem: path.stat() for path in self._folder.plots.glob("*.png")}
         return {name: (state.st_mtime_ns, state.st_size) for name, state in states.items()}
 
     def _paths(self, names: Iterable[str]) -> dict[str, Path]:
         return {name: self._folder.plots / f"{name}.png" for name in sorted(names)}
 
-    def _rows(self) -> list[dict[str, float]]:
-        history = self._folder.history
-        return read_history(history) if history.exists() else []
-
-    def _run(self, step: int | None) -> TrackedRun:
-        folder, rows = self._folder, self._rows()
-        # A trainer without a run around it has neither file.
-        record = folder.read_record() if folder.record_file.exists() else {}
-        config: Any = {}
-        if folder.config.exists():
-            config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-        done = int(rows[-1]["step"]) if rows else 0
-        run_id = str(record.get("id") or folder.path.name)
-        return TrackedRun(folder, run_id, config, done if step is None else step, rows)
+    def _run(self, step: int) -> TrackedRun:
+        return TrackedRun(self._folder, self._run_id, self._config, step, self._rows)
 
 
-class TrackerFeed(Callback, Checkpoint):
-    """Feeds the loggers of a run while it trains.
-
-    It saves nothing. It is a ``Checkpoint`` because Lightning calls those last: an epoch is sent
-    after its checkpoint is saved, its row is in ``metrics.csv`` and its pictures are drawn.
-    """
+class TrackerCallback(Callback):
+    """Feeds the loggers of a run while it trains."""
 
     def __init__(self, feed: Feed) -> None:
         super().__init__()
         self._feed = feed
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_run_start(self, folder: RunFolder, history: History) -> None:
         """Open the loggers at the step that the run starts from."""
-        self._feed.begin(trainer.global_step)
+        self._feed.start(history)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Send the epoch."""
-        self._feed.send()
+    def on_epoch_recorded(self, folder: RunFolder, history: History) -> None:
+        """Send the epoch, after its checkpoint is saved and its plots are drawn."""
+        self._feed.send(history)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Send what was drawn at the end."""
-        self._feed.send_pictures()
+        self._feed.send_plots()
 
 
 @contextlib.contextmanager
-def tracking(folder: RunFolder, loggers: Sequence[Logger]) -> Iterator[None]:
-    """Conclude the loggers of a run when the block succeeds, and let them go in any case."""
-    feed = Feed(folder, loggers)
+def tracking(feed: Feed) -> Iterator[None]:
+    """Conclude the loggers of a run when the block succeeds, and close them in any case."""
     outcome: Outcome = "failed"
     try:
         yield
@@ -171,7 +161,7 @@ def _conclude(feed: Feed) -> None:
     except InterruptedRunError:
         raise
     except Exception as error:  # noqa: BLE001 - the run itself is finished and whole
-        log_failure(error, "the loggers were not told that the run is finished")
+        log_failure(error, "the loggers did not get the end of the run")
 
 
 def _read_ledger(path: Path) -> dict[str, int]:

@@ -1,67 +1,39 @@
-"""Saving at the moments from which a run can go on exactly, in files that are whole or absent."""
+"""Saving at the moments from which a run can be resumed exactly."""
 
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning.pytorch as pl
-import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from classifier_training.callbacks.base import Callback
-from classifier_training.config.metric_names import mode_of
 from classifier_training.config.schema import CheckpointConfig
-from classifier_training.errors import ConfigError, DivergedError, ResumeError
+from classifier_training.errors import DivergedError, ResumeError
 from classifier_training.run.checkpoint_files import CheckpointFiles
 from classifier_training.run.folder import RunFolder
 from classifier_training.run.history import History, write_history
-from classifier_training.system.files import replacing
 from classifier_training.training.distributed import Processes
-from classifier_training.training.signals import StopSignals, interrupted
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a temporary file in the same folder, syncs it and renames it; reads no pickles."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        """Save atomically, and only what can be loaded again.
-
-        Raises:
-            ConfigError: Something in it is no plain value, most likely the state of a callback.
-        """
-        with replacing(Path(path)) as temporary:
-            _save(checkpoint, temporary)
-            require_plain(temporary)
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
-    ) -> dict[str, Any]:
-        """Load plain types only, whatever the caller asks for."""
-        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return loaded
+from classifier_training.training.ranking import Ranking, epoch_file
+from classifier_training.training.signals import StopSignals
 
 
 class RunCheckpoint(Checkpoint):
-    """Keeps ``last``, ``best`` and the top k, and the rows of ``metrics.csv``.
+    """Saves ``last``, ``best`` and the top k, and holds the history of the run.
 
     It saves (a) after an epoch, when validation, early stopping and all scores are done, and (b)
-    inside an epoch, after an optimiser step that is not the epoch's last: when a signal asks for a
+    inside an epoch, after an optimizer step that is not the epoch's last: when a signal requests a
     stop, and every so many steps or minutes. A save in a validation hook would lose that epoch's
     score on resume, one inside an accumulation window its gradients.
 
     Args:
         run: Where files go.
         config: What decides which epoch is best, and when to save.
-        signals: Says whether a stop was asked for.
+        signals: Requests to stop.
         processes: Connects the processes of the run.
     """
 
@@ -71,37 +43,27 @@ class RunCheckpoint(Checkpoint):
         super().__init__()
         self._run = run
         self._config = config
-        self._sign = 1.0 if mode_of(config.monitor) == "max" else -1.0
         self._signals = signals
         self._processes = processes
         self._files = CheckpointFiles(run.checkpoints)
         self._saved_at = time.monotonic()
         self._save_s = 0.0
-        self._validation_started = 0.0
-        self.rows: list[dict[str, float]] = []
-        self.best_epoch = -1
-        self.best_score = float("nan")
-        self._kept: dict[str, float] = {}
         self._is_stopped_early = False
+        self.ranking = Ranking(config)
+        self.rows: list[dict[str, float]] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the signals from Lightning, and bring the files to the restored epoch."""
-        self._signals.install()
-        if trainer.received_sigterm:  # while Lightning was setting up
-            raise interrupted(signal.SIGTERM, "what was saved before", self._run.resume_command)
+        self._signals.take_over(trainer)
         self._processes.connect(trainer.world_size)
         self._saved_at = time.monotonic()
-        # A run that goes on from another folder brings that folder's state but not its files.
-        self._kept = {
-            name: score
-            for name, score in self._kept.items()
-            if (self._run.checkpoints / name).exists()
-        }
-        if not self._run.best.exists():
-            self.best_epoch, self.best_score = -1, float("nan")
+        # A run that continues one of another folder brings that one's state but not its files.
+        existing = [path.name for path in self._run.checkpoints.glob("epoch=*.ckpt")]
+        self.ranking.keep_only(existing, has_best=self._run.best.exists())
         if trainer.is_global_zero:
             self.tidy()
-            self.tell(trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it untyped
+            callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # untyped
+            self.notify(callbacks, is_start=True, step=trainer.global_step)
 
     def on_train_batch_end(
         self,
@@ -111,26 +73,23 @@ class RunCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save at a point to go on from, if it is time or a signal asks for it; then also stop."""
+        """Save where a run can be resumed, if it is due or a signal requests a stop."""
         is_exact = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not is_exact or trainer.is_last_batch:
-            if self._processes.is_alone and self._signals.is_late(self._config.grace_s):
-                self._stop(trainer, "the newest checkpoint")
+            self._signals.stop_if_late(trainer, "the newest checkpoint")
             return
         received, is_due = self._processes.largest(
             self._signals.received, self._is_due(trainer.global_step)
         )
-        if not received and not is_due:
-            return
-        if received:
-            self._signals.adopt(received)
-        self._publish(trainer, [self._run.last.name])
-        if received:
-            self._stop(trainer, "everything up to the last optimiser step", is_saved=True)
+        if received or is_due:
+            self._publish(trainer, [self._run.last.name])
+        self._signals.stop_if_received(
+            trainer, received, "everything up to the last optimizer step"
+        )
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._validation_started = time.monotonic()
+        self._signals.start_clock()
 
     def on_validation_batch_end(
         self,
@@ -141,17 +100,15 @@ class RunCheckpoint(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Stop without saving, if validation would outlast the grace that a signal leaves.
-
-        Several processes need not have the same number of batches here; they always finish.
-        """
-        if not self._signals.received or not self._processes.is_alone:
-            return
-        per_batch = (time.monotonic() - self._validation_started) / (batch_idx + 1)
+        """Stop without saving, if validation would outlast the grace that a signal leaves."""
         total = sum(int(count) for count in trainer.num_val_batches)
-        ahead = per_batch * (total - batch_idx - 1) + self._save_s
-        if self._signals.is_late(self._config.grace_s, ahead=ahead):
-            self._stop(trainer, "the newest checkpoint (the validation would have taken too long)")
+        self._signals.stop_if_late(
+            trainer,
+            "the newest checkpoint (the validation would have taken too long)",
+            done=batch_idx + 1,
+            total=total,
+            then_s=self._save_s,
+        )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row, save once, and let best, top k and last follow in this order."""
@@ -163,34 +120,43 @@ class RunCheckpoint(Checkpoint):
         self._save_epoch(trainer, epoch, row[self._config.monitor])
         if trainer.is_global_zero:
             self.write_history()
-            self.tell(trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it untyped
+            callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # untyped
+            self.notify(callbacks)
         (received,) = self._processes.largest(self._signals.received)
-        if received:
-            self._signals.adopt(received)
-            self._stop(trainer, "everything up to the end of the epoch", is_saved=True)
+        self._signals.stop_if_received(trainer, received, "everything up to the end of the epoch")
 
     def write_history(self) -> None:
-        """Write ``metrics.csv`` from the rows known here."""
+        """Write ``metrics.csv``."""
         if self.rows:
             write_history(self._run.history, self.rows)
 
-    def tell(self, callbacks: Iterable[pl.Callback]) -> None:
-        """Show the observers what is recorded; on the first process only."""
-        if not self.rows:
-            return
-        history = History(list(self.rows), self._config.monitor, self.best_epoch)
+    def notify(
+        self, callbacks: Iterable[pl.Callback], *, is_start: bool = False, step: int | None = None
+    ) -> None:
+        """Pass the history to our callbacks; in the first process only.
+
+        Args:
+            callbacks: All of the trainer.
+            is_start: Whether training starts or is resumed here.
+            step: Optimizer steps done; None: those of the last row.
+        """
+        done = step if step is not None else int(self.rows[-1]["step"]) if self.rows else 0
+        history = History(list(self.rows), self._config.monitor, self.ranking.best_epoch, step=done)
         for callback in callbacks:
             if isinstance(callback, Callback):
-                callback.on_epoch_recorded(self._run, history)
+                if is_start:
+                    callback.on_run_start(self._run, history)
+                if self.rows:
+                    callback.on_epoch_recorded(self._run, history)
 
     def tidy(self) -> None:
         """Finish what a kill cut short after the last save: pruning, and ``metrics.csv``."""
-        past = {f"epoch={int(row['epoch']):04d}.ckpt" for row in self.rows}
+        past = {epoch_file(int(row["epoch"])) for row in self.rows}
         there = {path.name for path in self._run.checkpoints.glob("epoch=*.ckpt")}
         self._files.drop_unfinished()
-        if self.best_epoch >= 0:
-            self._files.restore(self._run.best.name, self.best_epoch)
-        self._files.prune(sorted((past & there) - self._kept.keys()))
+        if self.ranking.best_epoch >= 0:
+            self._files.restore(self._run.best.name, self.ranking.best_epoch)
+        self._files.prune(sorted((past & there) - self.ranking.kept.keys()))
         self.write_history()
 
     def require_best(self) -> None:
@@ -202,8 +168,9 @@ class RunCheckpoint(Checkpoint):
         if self._run.best.exists():
             return
         raise ResumeError(
-            f"all epochs are trained, but {self._run.best} (epoch {self.best_epoch}) is missing",
-            expected="the checkpoint of the best epoch beside the one to go on from",
+            f"all epochs are trained, but {self._run.best} (epoch {self.ranking.best_epoch}) is "
+            "missing",
+            expected="the checkpoint of the best epoch beside the last one",
             fix="put it back, or train longer: trainer.max_epochs",
         )
 
@@ -211,18 +178,14 @@ class RunCheckpoint(Checkpoint):
         """Return plain types: rows, the best so far, and the files that are ours to prune."""
         return {
             "rows": self.rows,
-            "best_epoch": self.best_epoch,
-            "best_score": self.best_score,
-            "kept": self._kept,
+            **self.ranking.state_dict(),
             "stopped_early": self._is_stopped_early,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
         self.rows = state_dict["rows"]
-        self.best_epoch = state_dict["best_epoch"]
-        self.best_score = state_dict["best_score"]
-        self._kept = state_dict["kept"]
+        self.ranking.load_state_dict(state_dict)
 
     def _is_due(self, step: int) -> bool:
         steps, minutes = self._config.every_n_steps, self._config.every_minutes
@@ -236,18 +199,12 @@ class RunCheckpoint(Checkpoint):
                 expected="a finite score",
                 fix="a lower optimizer.learning_rate, or trainer.precision=32-true",
             )
-        is_best = self.best_epoch < 0 or self._sign * score > self._sign * self.best_score
-        if is_best:
-            self.best_epoch, self.best_score = epoch, score
-        name = f"epoch={epoch:04d}.ckpt"
-        self._kept[name] = score
-        ranked = sorted(self._kept, key=lambda key: (-self._sign * self._kept[key], key))
-        dropped = ranked[self._config.save_top_k :]
-        for key in dropped:
-            del self._kept[key]
-        # The state above is part of what is saved. Last comes last: a kill in between leaves the
-        # epoch to be trained again, to the same best.
-        names = [name] * (name in self._kept) + [self._run.best.name] * is_best
+        dropped = self.ranking.add(epoch, score)
+        # The ranking is part of what is saved. Last comes last: a kill in between leaves the epoch
+        # to be trained again, to the same best.
+        name = epoch_file(epoch)
+        is_best = self.ranking.best_epoch == epoch
+        names = [name] * (name in self.ranking.kept) + [self._run.best.name] * is_best
         self._publish(trainer, [*names, self._run.last.name])
         if trainer.is_global_zero:
             self._files.prune(dropped)
@@ -264,34 +221,3 @@ class RunCheckpoint(Checkpoint):
         self._processes.wait()
         self._saved_at = time.monotonic()
         self._save_s = self._saved_at - started
-
-    def _stop(self, trainer: pl.Trainer, saved: str, *, is_saved: bool = False) -> NoReturn:
-        self._processes.part(trainer)
-        self._signals.stop(saved, self._run.resume_command, is_saved=is_saved)
-
-
-def _save(checkpoint: dict[str, Any], path: Path) -> None:
-    """Let a full or failing disk say so: torch would say "unexpected pos" in its place."""
-    try:
-        with path.open("wb") as file:
-            torch.save(checkpoint, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-
-
-def require_plain(path: Path) -> None:
-    """Refuse a file that could never be loaded again. Its tensors are not read.
-
-    Raises:
-        ConfigError: It holds a value that only running code could make.
-    """
-    found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    if found:
-        raise ConfigError(
-            f"the checkpoint would hold a {found[0]} that cannot be loaded without running code",
-            expected="plain values and tensors in what every callback's state_dict returns",
-            fix="turn that value into a Python number, string, list or dict, or switch the "
-            "callback off",
-        )

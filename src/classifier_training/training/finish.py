@@ -2,71 +2,89 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
 from loguru import logger
 
-from classifier_training.config.schema import Config
-from classifier_training.data.index import DataIndex
+from classifier_training.config.schema import Config, ExportConfig
+from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ExportError
 from classifier_training.evaluation.calibrate import write_calibration
 from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
 from classifier_training.evaluation.explain import Answered, write_gradcam
+from classifier_training.exporters.int8 import export_int8
 from classifier_training.exporters.onnx import export_verified
 from classifier_training.report.model_card import write_model_card
 from classifier_training.report.render import write_report
 from classifier_training.run.checkpoint import TrainedModel, load_model
-from classifier_training.run.folder import REPORT_NAME, RunFolder
-from classifier_training.run.lock import LOCK_NAME, RunLock, remove_stale_files
+from classifier_training.run.folder import REPORT_NAME, Run, RunFolder, load_run
+from classifier_training.run.lock import LOCK_NAME, remove_stale_files
 from classifier_training.run.record import optional, stage
+from classifier_training.run.session import RunSession
 from classifier_training.system.progress import progress
-from classifier_training.training.hardware import Hardware
+from classifier_training.training.build import TrainingParts
 
 
-def finish(
-    config: Config,
-    folder: RunFolder,
-    index: DataIndex,
-    hardware: Hardware,
-    best: dict[str, Any],
-    workers: int,
-) -> None:
-    """Evaluate the best checkpoint as it lies on disk, export it, and close the record.
+def finish(parts: TrainingParts, manifest: Manifest, best: dict[str, Any]) -> None:
+    """Evaluate the best checkpoint as it is on disk, export it, and close the record.
 
     Raises:
         ExportError: The reloaded checkpoint is not what training measured, or onnxruntime does not
             follow it.
     """
+    config, folder = parts.config, parts.folder
     model = load_model(folder.best)
     with stage(folder, "evaluate"):
         evaluations = {
-            split: _evaluate(model, folder, index, split, config, hardware, workers)
+            split: _evaluate(model, parts, manifest, split)
             for split in ("val", "test")
-            if len(index.manifest.rows(split))
+            if len(manifest.rows(split))
         }
     _require_same_score(config, best, model, evaluations["val"])
-    labels = index.manifest.labels
     write_calibration(
         folder,
         model.epoch,
         config.calibration,
-        index.manifest.class_map,
-        {split: (item.logits, labels[item.rows]) for split, item in evaluations.items()},
+        manifest.class_map,
+        {split: (item.logits, manifest.labels[item.rows]) for split, item in evaluations.items()},
     )
     if config.explain.enabled:
-        _explain(config, folder, index, evaluations)
+        _explain(config, folder, manifest, evaluations)
     with stage(folder, "export"):
         val = evaluations["val"]
         exported = export_verified(
-            folder, model, index.manifest, val.rows, val.logits, opset=config.export.opset
+            folder, model, manifest, val.rows, val.logits, opset=config.export.opset
         )
         logger.info("export: onnxruntime follows torch: {}", exported.agreement)
     with optional("the model card"):
         write_model_card(folder)
     folder.update_record({"status": "finished"})
     _report(folder)
+
+
+def quantize(config: ExportConfig, folder: RunFolder) -> None:
+    """Export int8 too, where it is configured; the run is complete without it."""
+    if config.precision == "int8":
+        with stage(folder, "export_int8"):
+            export_int8(folder.path, max_loss=config.int8_max_loss)
+
+
+def complete_finished(session: RunSession) -> Run | None:
+    """Do what a finished run was killed before: its report, its copy, and removing its lock."""
+    folder = session.folder
+    if not session.is_main:
+        return None
+    session.copy()
+    has_report = (folder.path / REPORT_NAME).exists()
+    if not has_report or (folder.path / LOCK_NAME).exists():
+        with optional("what a finished run still lacks"):
+            session.lock()
+            remove_stale_files(folder.path)
+            if not has_report:
+                _report(folder)
+    logger.info("{} is finished; nothing to do", folder.path)
+    return load_run(folder.path)
 
 
 def _report(folder: RunFolder) -> None:
@@ -78,58 +96,36 @@ def _report(folder: RunFolder) -> None:
         logger.info("report: {}", write_report(folder.path, on_images=on_images))
 
 
-def tidy_finished(folder: RunFolder, lock: RunLock | None) -> None:
-    """Do what a finished run was killed before: its report, and taking its lock away.
-
-    Args:
-        folder: The run.
-        lock: To be taken; None: it is held.
-    """
-    has_report = (folder.path / REPORT_NAME).exists()
-    if has_report and (lock is None or not (folder.path / LOCK_NAME).exists()):
-        return
-    with optional("what a finished run still lacks"), lock or contextlib.nullcontext():
-        remove_stale_files(folder.path)
-        if not has_report:
-            _report(folder)
-
-
 def _evaluate(
-    model: TrainedModel,
-    folder: RunFolder,
-    index: DataIndex,
-    split: str,
-    config: Config,
-    hardware: Hardware,
-    workers: int,
+    model: TrainedModel, parts: TrainingParts, manifest: Manifest, split: str
 ) -> Evaluation:
     with progress(f"evaluate {split}") as on_images:
         evaluation = evaluate_split(
             model,
-            index.manifest,
+            manifest,
             split,
-            batch_size=config.data.images_a_batch,
-            workers=workers,
-            device=torch.device(hardware.device.kind),
+            batch_size=parts.config.data.images_a_batch,
+            workers=parts.data.workers,
+            device=torch.device(parts.hardware.device.kind),
             on_images=on_images,
         )
-    write_evaluation(evaluation, index.manifest, folder.evaluation(split))
+    write_evaluation(evaluation, manifest, parts.folder.evaluation(split))
     return evaluation
 
 
 def _explain(
-    config: Config, folder: RunFolder, index: DataIndex, evaluations: dict[str, Evaluation]
+    config: Config, folder: RunFolder, manifest: Manifest, evaluations: dict[str, Evaluation]
 ) -> None:
     answers = {split: Answered(item.rows, item.logits) for split, item in evaluations.items()}
     with (
-        optional("the Grad-CAM pictures"),
+        optional("the Grad-CAM plots"),
         stage(folder, "explain"),
         progress("grad-cam") as on_images,
     ):
         # Read again: nothing that is done here can reach the network that is exported.
         model = load_model(folder.best)
         count = config.explain.images
-        write_gradcam(folder, model, index.manifest, answers, images=count, on_images=on_images)
+        write_gradcam(folder, model, manifest, answers, images=count, on_images=on_images)
 
 
 def _require_same_score(

@@ -6,11 +6,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from loguru import logger
 
-from classifier_training.config.schema import TrainerConfig
+from classifier_training.config.schema import Config, TrainerConfig
 from classifier_training.errors import ConfigError
+from classifier_training.evaluation.models import exact_fp32
 
 _AMPERE = (8, 0)
 _VOLTA = (7, 0)
@@ -51,6 +55,26 @@ class Hardware:
     def accelerator(self) -> str:
         """Lightning's name of the device kind."""
         return self.device.kind
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What ``run.json`` records of it."""
+        return {"device": self.device.name, "precision": self.precision, "reason": self.reason}
+
+
+def prepare(config: Config) -> Hardware:
+    """Choose the hardware, seed all generators, and let scores be computed in exact fp32.
+
+    Raises:
+        ConfigError: See :func:`choose_hardware`.
+    """
+    hardware = choose_hardware(config.trainer)
+    logger.info(
+        "hardware: {}, precision {} ({})", hardware.device.name, hardware.precision, hardware.reason
+    )
+    pl.seed_everything(config.seed, verbose=False)
+    exact_fp32()
+    return hardware
 
 
 def choose_hardware(config: TrainerConfig, *, dev: Path = Path("/dev")) -> Hardware:

@@ -1,4 +1,4 @@
-"""Lightning's trainer, told everything that the configuration says."""
+"""Lightning's trainer, built from the configuration."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from classifier_training.config.instantiate import instantiate
 from classifier_training.config.schema import Config
 from classifier_training.errors import ConfigError
 from classifier_training.run.folder import RunFolder
-from classifier_training.trackers.feed import Feed, TrackerFeed
+from classifier_training.trackers.feed import Feed
 from classifier_training.trackers.isolation import IsolatedLogger
-from classifier_training.training.checkpoint import AtomicCheckpointIO, RunCheckpoint
+from classifier_training.training.checkpoint import RunCheckpoint
+from classifier_training.training.checkpoint_io import AtomicCheckpointIO
 from classifier_training.training.hardware import Hardware
 
 # The package that a logger imports when it is used, which is also the name of the extra.
@@ -44,7 +45,7 @@ def build_callbacks(config: Config) -> list[Callback]:
 
 
 def build_loggers(config: Config) -> list[Logger]:
-    """Build what ``logging`` lists, each behind a fence; entries set to null are off.
+    """Build what ``logging`` lists, each with its errors isolated; entries set to null are off.
 
     Raises:
         ConfigError: A package is not installed, or a class refuses its arguments.
@@ -74,12 +75,11 @@ def build_trainer(
     folder: RunFolder,
     checkpoint: RunCheckpoint,
     callbacks: list[Callback],
-    loggers: list[Logger],
+    feed: Feed,
 ) -> pl.Trainer:
     """Build the trainer."""
     _quiet_lightning()
     trainer = config.trainer
-    feeds = [TrackerFeed(Feed(folder, loggers))] if loggers else []
     return pl.Trainer(
         accelerator=hardware.accelerator,
         devices=trainer.devices,
@@ -97,8 +97,8 @@ def build_trainer(
         deterministic=trainer.deterministic,
         benchmark=trainer.benchmark and not trainer.deterministic,
         profiler=trainer.profiler,
-        callbacks=[*callbacks, checkpoint, *feeds],
-        logger=loggers or False,
+        callbacks=[*callbacks, feed.callback, checkpoint],
+        logger=feed.loggers or False,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder.path,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),

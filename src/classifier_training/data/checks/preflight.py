@@ -14,8 +14,9 @@ from classifier_training.data.checks.files import bad_image_code
 from classifier_training.data.checks.findings import Finding, Item, describe_item, to_json
 from classifier_training.data.checks.run import check_data
 from classifier_training.data.image_stats import ImageStats, measure_images
-from classifier_training.data.index import DataIndex, require_loadable
+from classifier_training.data.index import DataIndex, index_data, require_loadable
 from classifier_training.data.manifest import Manifest
+from classifier_training.data.staging import staged
 from classifier_training.errors import DataError
 from classifier_training.system.files import write_json
 from classifier_training.system.progress import progress
@@ -50,6 +51,19 @@ class CheckedData:
             is_decoded = self.facts is not None
             content = report_json(self.findings, self.all_images, is_decoded=is_decoded)
             write_json(report, content)
+
+
+def load_checked(config: DataConfig, *, stored: Path) -> CheckedData:
+    """Find all images, staged where that is configured, and check them.
+
+    Args:
+        config: Where they are and what is checked.
+        stored: Where an earlier part of the run wrote the facts of the images.
+
+    Raises:
+        DataError: See :func:`~classifier_training.data.index.index_data` and :func:`check_index`.
+    """
+    return check_index(index_data(staged(config)), config, stored=stored)
 
 
 def check_index(index: DataIndex, config: DataConfig, *, stored: Path) -> CheckedData:
