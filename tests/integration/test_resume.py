@@ -157,7 +157,7 @@ def test_interrupted_at_every_epoch(whole: _Whole, folder_data: Path, tmp_path: 
 def test_same_command_goes_on_to_the_end(whole: _Whole, folder_data: Path, tmp_path: Path) -> None:
     kill = use("Kill", hook="batch_start", epoch=1, batch=2, marker=tmp_path / "killed")
     command = (folder_data, tmp_path / "run", *_THREE, *kill)
-    with pytest.raises(InterruptedRunError, match="go on with"):
+    with pytest.raises(InterruptedRunError, match="resume with"):
         tiny_train(*command)
     status = load_run(tmp_path / "run").record["status"]
 

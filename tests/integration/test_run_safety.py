@@ -362,7 +362,7 @@ def test_a_kill_between_best_and_last_leaves_the_best_that_last_knows(tmp_path: 
             torch.save({"epoch": epoch}, draft)
             files.publish(draft, [f"epoch={epoch:04d}.ckpt", *names], epoch=epoch, step=epoch)
     config = config_of("data.data_root=x").checkpoint
-    checkpoint = RunCheckpoint(folder, config, StopSignals(), Processes())
+    checkpoint = RunCheckpoint(folder, config, StopSignals(1.0, "", Processes()), Processes())
     state = {"rows": [{"epoch": 0, "step": 0}], "best_epoch": 0, "best_score": 0.5}
     checkpoint.load_state_dict({**state, "kept": {"epoch=0000.ckpt": 0.5}})
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +97,69 @@ def test_a_signal_to_one_of_two_ends_both(rank: int, folder_data: Path, tmp_path
         assert differences(*states) == []
     assert read_history(one.history) == read_history(other.history)
     assert not (one.path / "run.lock").exists()
+
+
+def _torchrun(data: Path, out: Path, *overrides: str) -> list[subprocess.CompletedProcess[str]]:
+    """Start one process on each of two nodes, as torchrun does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *TINY,
+        *overrides,
+        f"data.data_root={data}",
+        "data.batch_size=4",
+        "callbacks=none",
+        "trainer.num_nodes=2",
+        "trainer.strategy=ddp",
+        f"hydra.run.dir={out}",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
+    nodes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                *("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"),
+                *("--node-rank", str(rank), "--master-addr", "127.0.0.1"),
+                *("--master-port", str(port), "-m", "tests.helpers.cli", "train", *command),
+            ],
+            cwd=_ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    texts = [node.communicate(timeout=400) for node in nodes]
+    return [
+        subprocess.CompletedProcess(node.args, node.returncode, *text)
+        for node, text in zip(nodes, texts, strict=True)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.promise("R4")
+@pytest.mark.promise("N3")
+def test_two_nodes_open_one_session(folder_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    trained = _torchrun(folder_data, out)
+    record = RunFolder(out).read_record()
+    again = _torchrun(folder_data, out)
+    refused = _torchrun(folder_data, out, "optimizer.learning_rate=0.5")
+
+    assert [node.returncode for node in trained] == [0, 0], trained[0].stderr
+    assert record["status"] == "finished"
+    for split, images in (("val", 24), ("test", 16)):
+        scores = json.loads((RunFolder(out).evaluation(split) / "metrics.json").read_text())
+        assert scores["images"] == images
+    assert [node.returncode for node in again] == [0, 0]
+    assert "nothing to do" in again[0].stderr
+    assert RunFolder(out).read_record() == record
+    for node in refused:  # torchrun itself ends with 1
+        assert "holds another run" in node.stderr
+        assert "optimizer.learning_rate" in node.stderr
+    assert "rank 0" in refused[1].stderr
+    assert RunFolder(out).read_record() == record

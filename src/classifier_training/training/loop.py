@@ -41,13 +41,13 @@ def train_network(parts: TrainingParts, *, is_main: bool = True) -> dict[str, An
     processes = Processes()
     signals = StopSignals(config.checkpoint.grace_s, folder.resume_command, processes)
     checkpoint = RunCheckpoint(folder, config.checkpoint, signals, processes)
+    resumed = None
+    if start is not None:
+        resumed = adopt(start, folder) if is_main else start.path
     if start is not None and _is_trained(start.state, checkpoint, config):
         # The run may have been stopped between its last save and its last plot.
         checkpoint.notify([*parts.callbacks, parts.feed.callback], is_start=True)
     else:
-        resumed = None
-        if start is not None:
-            resumed = adopt(start, folder) if is_main else start.path
         module = ClassifierModule(
             parts.network,
             build_loss(config, data.manifest),
