@@ -14,7 +14,7 @@ import pytest
 import torch
 from loguru import logger
 
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.data import write_folder
 from tests.helpers.runs import tiny_train
 from tests.helpers.tiny import register

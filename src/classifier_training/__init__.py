@@ -17,17 +17,16 @@ if TYPE_CHECKING:
     from classifier_training.exporters.onnx import export
     from classifier_training.inference.predictor import Predictor
     from classifier_training.run.checkpoint import load_model
-    from classifier_training.run.folder import load_run
     from classifier_training.training.api import train
 
 __all__ = [
     "Callback",
     "Predictor",
+    "",
     "__version__",
     "evaluate",
     "export",
     "load_model",
-    "load_run",
     "train",
 ]
 
@@ -37,7 +36,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "export": "exporters.onnx",
     "load_model": "run.checkpoint",
-    "load_run": "run.folder",
+    "": "run.folder",
     "train": "training.api",
 }
 

@@ -1,4 +1,4 @@
-"""Answers of made-up models, as compare reads them, without any model."""
+"""Predictions of made-up models, as compare reads them, without any model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from classifier_training.evaluation.predictions import Answers
 from classifier_training.inference.class_map import ClassMap
 from classifier_training.inference.prediction_files import write_evaluated
+from classifier_training.run.predictions import Predictions
 
 
 def make_answers(
@@ -20,16 +20,17 @@ def make_answers(
     classes: int | None = None,
     losses: npt.ArrayLike | None = None,
     groups: tuple[str, ...] | None = None,
-) -> Answers:
+) -> Predictions:
     """Make answers to images ``00000.png, 00001.png, …`` with classes ``c0, c1, …``."""
     truth, said = np.asarray(true, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
     count = classes or int(max(truth.max(), said.max())) + 1
-    return Answers(
+    return Predictions(
         name=name,
         classes=tuple(f"c{index}" for index in range(count)),
         paths=tuple(f"{row:05d}.png" for row in range(len(truth))),
         true=truth,
         predicted=said,
+        probabilities=None,
         losses=None if losses is None else np.asarray(losses, dtype=np.float64),
         groups=groups,
     )

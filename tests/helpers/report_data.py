@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.data import class_image
 from tests.helpers.runs import tiny_train
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from classifier_training.training.api import train_with
 
 TINY = (

@@ -20,11 +20,11 @@ from PIL import Image
 
 import classifier_training
 from classifier_training.errors import ExportError, ResumeError
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.data import CLASSES, write_folder
 from tests.helpers.runs import TINY, UNDRAWN, tiny_train
 
-PUBLIC = {"Predictor", "evaluate", "export", "load_run", "train", "__version__"}
+PUBLIC = {"Predictor", "evaluate", "export", "", "train", "__version__"}
 
 
 def python(code: str, **environment: str) -> str:
@@ -55,7 +55,7 @@ def test_importing_the_package_and_its_predictor_costs_no_torch() -> None:
 def test_opening_a_run_costs_no_torch(tiny_run: Run) -> None:
     code = (
         "import sys, classifier_training as c; "
-        f"run = c.load_run({str(tiny_run.folder.path)!r}); "
+        f"run = c.Run({str(tiny_run.folder.path)!r}); "
         "print(run.best_score, run.metrics('test')['images'], 'torch' in sys.modules)"
     )
 
@@ -82,7 +82,7 @@ def test_the_whole_way_through_the_public_interface(
 
     given = [*TINY, *UNDRAWN, f"data.data_root={folder_data}"]
     trained = classifier_training.train(given, out=str(out))
-    opened = classifier_training.load_run(str(out))
+    opened = classifier_training.Run(str(out))
     evaluated = classifier_training.evaluate(str(out), split="test", workers=0)
     exported = classifier_training.export(str(out), opset=19)
     predictor = classifier_training.Predictor.load(str(out))
@@ -146,10 +146,10 @@ def test_the_predictor_takes_images_of_every_size_in_any_batch(
 @pytest.mark.promise("C5")
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(ResumeError, match="no run folder"):
-        classifier_training.load_run(tmp_path)
+        classifier_training.Run(tmp_path)
     (tmp_path / "run.json").write_text('{"schema_version": 99}')
     with pytest.raises(ResumeError, match="schema_version 99"):
-        classifier_training.load_run(tmp_path)
+        classifier_training.Run(tmp_path)
 
 
 @pytest.mark.promise("R4")

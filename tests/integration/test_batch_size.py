@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from classifier_training.cli.main import app
 from classifier_training.config.schema import Config
 from classifier_training.errors import ConfigError, InterruptedRunError
-from classifier_training.run.folder import load_run
+from classifier_training.run.reader import Run
 from classifier_training.training import estimate
 from classifier_training.training.estimate import (
     Estimate,
@@ -76,7 +76,7 @@ def test_a_run_goes_on_with_the_size_that_it_began_with(
     kill = use("Kill", hook="batch_start", epoch=0, batch=3, marker=tmp_path / "killed")
     with pytest.raises(InterruptedRunError):
         tiny_train(folder_data, tmp_path / "auto", "data.batch_size=auto", *kill)
-    assert load_run(tmp_path / "auto").record["batch_size"] == 2
+    assert Run(tmp_path / "auto").record["batch_size"] == 2
 
     def most(_config: Config, _hardware: Hardware, *, images: int) -> int:
         return images

@@ -16,7 +16,8 @@ from classifier_training.evaluation.calibrate import fit_calibration, write_cali
 from classifier_training.exporters.onnx import export
 from classifier_training.inference.class_map import ClassMap
 from classifier_training.inference.predictor import Extras, Predictor
-from classifier_training.run.folder import Run, RunFolder
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.reader import Run
 from tests.helpers.data import class_image, write_folder
 from tests.helpers.predicting import predict
 from tests.helpers.runs import tiny_train

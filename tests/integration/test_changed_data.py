@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from classifier_training.errors import ResumeError
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.data import class_image, write_folder
 from tests.helpers.runs import tiny_train
 

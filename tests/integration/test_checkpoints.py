@@ -10,8 +10,8 @@ import torch
 
 from classifier_training.errors import ConfigError
 from classifier_training.run.checkpoint import load_model
-from classifier_training.run.folder import Run
 from classifier_training.run.history import read_history
+from classifier_training.run.reader import Run
 from tests.helpers.checkpoints import differences, read
 from tests.helpers.observers import use
 from tests.helpers.runs import tiny_train

@@ -24,7 +24,7 @@ from classifier_training.errors import (
     EXIT_RESUME,
     ConfigError,
 )
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from classifier_training.training.hardware import choose_hardware
 from tests.helpers.data import class_image, write_csv, write_folder, write_jsonl
 from tests.helpers.runs import TINY, UNDRAWN, tiny_train

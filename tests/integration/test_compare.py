@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from classifier_training.cli.main import app
 from classifier_training.errors import EXIT_CONFIG, EXIT_DATA, EXIT_EXPORT, EXIT_OK
 from classifier_training.evaluation.comparison import compare, write_comparison
-from classifier_training.evaluation.predictions import answers_of, pair_answers
-from classifier_training.run.folder import Run, find_report
+from classifier_training.evaluation.predictions import pair_predictions, predictions_of
+from classifier_training.run.folder import find_report
+from classifier_training.run.reader import Run
 from tests.helpers.answers import write_predictions_csv
 from tests.helpers.data import CLASSES
 
@@ -82,11 +83,11 @@ def test_both_reports_are_linked(csvs: tuple[Path, Path], tmp_path: Path) -> Non
         assert find_report(source) is None, "a file of no run has none"
         reports.append(run / "report.html")
     read = [
-        answers_of(source, "test", data=None, like=None, on_images=lambda *_: None)
+        predictions_of(source, "test", data=None, like=None, on_images=lambda *_: None)
         for source in csvs
     ]
 
-    found = compare(pair_answers(*read))
+    found = compare(pair_predictions(*read))
     write_comparison(found, "acc_top1", tmp_path / "out", (reports[0], reports[1]))
 
     text = (tmp_path / "out/comparison.md").read_text()

@@ -21,7 +21,7 @@ from classifier_training.errors import ConfigError
 from classifier_training.inference.images import read_image
 from classifier_training.inference.input_check import InputStatistics, measure
 from classifier_training.inference.predictor import Extras, Predictor
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.onnx_pair import write_pair
 from tests.helpers.pixels import noise, png, write_images
 from tests.helpers.predicting import predict

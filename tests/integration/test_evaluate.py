@@ -28,7 +28,7 @@ from classifier_training.errors import (
     ResumeError,
 )
 from classifier_training.evaluation.evaluate import Evaluation, evaluate
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers import spies
 from tests.helpers.data import CLASSES, COUNTS, class_image, write_folder
 from tests.helpers.hard_data import write_hard_folder
@@ -412,7 +412,7 @@ def test_python_callers_get_the_same_refusals(tiny_run: Run, tmp_path: Path) -> 
         classifier_training.evaluate(path, device="nonsense")
     with pytest.raises(ResumeError, match=r"run\.json"):
         classifier_training.evaluate(tmp_path)
-    with pytest.raises(ResumeError, match="evaluate"):
+    with pytest.raises(DataError, match="evaluate"):
         tiny_run.metrics("train")
 
 

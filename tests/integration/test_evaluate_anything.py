@@ -16,7 +16,7 @@ from classifier_training.cli.main import app
 from classifier_training.errors import ConfigError, DataError
 from classifier_training.evaluation.evaluate import Evaluation, evaluate
 from classifier_training.evaluation.slices import IMAGE_SIZE
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.data import CLASSES, COUNTS
 from tests.helpers.hard_data import write_hard_folder
 from tests.helpers.runs import tiny_train

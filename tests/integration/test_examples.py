@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier_training.run.folder import load_run
+from classifier_training.run.reader import Run
 from tests.helpers.documents import ROOT, commands
 
 # On the CPU of a test machine; a reader's command says nothing of that.
@@ -49,7 +49,7 @@ def _run(example: str, top: Path) -> Path:
 def test_a_callback_and_a_transform_of_ones_own(tmp_path: Path) -> None:
     place = _run("own_module", tmp_path)
 
-    run = load_run(place / "run")
+    run = Run(place / "run")
     assert run.record["status"] == "finished"
     with (run.folder.plots / "class_gains.csv").open() as file:
         header, *rows = csv.reader(file)
@@ -65,5 +65,5 @@ def test_a_folder_with_a_sweep(tmp_path: Path) -> None:
     place = _run("folder_sweep", tmp_path)
 
     runs = sorted(path for path in (place / "sweep").iterdir() if path.is_dir())
-    assert [load_run(run).record["status"] for run in runs] == ["finished"] * 4
+    assert [Run(run).record["status"] for run in runs] == ["finished"] * 4
     assert (place / "runs.html").is_file()

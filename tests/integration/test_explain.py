@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from classifier_training.models.weights import read_checkpoint
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.hard_data import write_hard_folder
 from tests.helpers.runs import tiny_train
 

@@ -27,7 +27,8 @@ from classifier_training.evaluation.evaluate import evaluate
 from classifier_training.exporters.onnx import export, export_verified
 from classifier_training.inference.predictor import Predictor
 from classifier_training.run.checkpoint import load_model
-from classifier_training.run.folder import Run, RunFolder
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.reader import Run
 from tests.helpers import spies
 from tests.helpers.checkpoints import read
 from tests.helpers.data import CLASSES, write_folder

@@ -23,7 +23,8 @@ from classifier_training.exporters.onnx import export
 from classifier_training.inference.predictor import Predictor
 from classifier_training.inference.sidecar import SCHEMA_FILE, Sidecar, sha256_of
 from classifier_training.inference.verification import verify_golden
-from classifier_training.run.folder import Run, RunFolder
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.reader import Run
 from tests.helpers.data import CLASSES
 from tests.helpers.runs import tiny_train
 

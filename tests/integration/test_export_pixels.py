@@ -21,7 +21,7 @@ from classifier_training.inference.images import read_image
 from classifier_training.inference.predictor import Predictor
 from classifier_training.inference.sidecar import SCHEMA_FILE, sha256_of
 from classifier_training.inference.verification import verify_golden
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 
 from classifier_training.cli.train import train as train_command
 from classifier_training.inference.predictor import Predictor
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.data import class_image
 from tests.helpers.markdown import Rendered
 from tests.helpers.runs import TINY, tiny_train

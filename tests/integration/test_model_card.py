@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,8 @@ from classifier_training.cli.export import ExportOptions, run_export
 from classifier_training.config.choices import ResizeMode
 from classifier_training.inference.predictor import Predictor
 from classifier_training.report.model_card import model_card, write_model_card
-from classifier_training.run.card_facts import read_facts
-from classifier_training.run.folder import Run, RunFolder
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.reader import Run
 from classifier_training.system.files import write_json
 from tests.helpers.data import class_image
 from tests.helpers.markdown import Rendered, fences
@@ -113,7 +112,7 @@ def run_program(source: str, folder: Path, images: list[str]) -> list[tuple[str,
 @pytest.mark.promise("N7")
 @pytest.mark.promise("X3")
 @pytest.mark.parametrize("number", [0, 1], ids=["package", "alone"])
-def test_programs_give_the_answers_of_the_evaluation(tiny_run: Run, number: int) -> None:
+def test_programs_give_the_predictions_of_the_evaluation(tiny_run: Run, number: int) -> None:
     with (tiny_run.folder.evaluation("test") / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     root = tiny_run.record["data_root"]
@@ -138,10 +137,10 @@ def test_the_program_without_the_package_preprocesses_as_it_does(
         images.append(str(tmp_path / f"{number}.png"))
         class_image(number, number, size).save(images[-1])
     sidecar = json.loads((pair / "labels_mapping.json").read_text(encoding="utf-8"))
-    known = read_facts(tiny_run.folder)
-    facts = replace(known, sidecar={**known.sidecar, "preprocessing": sidecar["preprocessing"]})
+    run = Run(tiny_run.path)
+    run.sidecar = {**run.sidecar, "preprocessing": sidecar["preprocessing"]}
 
-    answers = run_program(fences(model_card(facts), "python")[1], pair, images)
+    answers = run_program(fences(model_card(run), "python")[1], pair, images)
 
     expected = list(Predictor.load(pair).predict(images))
     assert [answer[:2] for answer in answers] == [(item.path, item.label) for item in expected]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from classifier_training.callbacks.base import Callback
 from classifier_training.errors import InterruptedRunError
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.checkpoints import differences, read
 from tests.helpers.data import class_image
 from tests.helpers.failing import FailsAt

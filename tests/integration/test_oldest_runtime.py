@@ -16,7 +16,7 @@ from classifier_training.exporters.int8 import export_int8
 from classifier_training.exporters.latency import SpeedUp
 from classifier_training.exporters.uint8 import export_pixels
 from classifier_training.inference.predictor import Predictor
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import classifier_training
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.documents import ROOT
 
 CONF = ROOT / "src" / "classifier_training" / "conf"

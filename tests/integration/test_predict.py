@@ -16,7 +16,7 @@ import torch
 
 from classifier_training.cli.verify import run_verify
 from classifier_training.run.checkpoint import load_model
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.onnx_pair import write_pair
 from tests.helpers.pixels import noise, write_images
 from tests.helpers.predicting import predict

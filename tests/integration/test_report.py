@@ -23,8 +23,7 @@ from classifier_training.inference.images import read_image
 from classifier_training.inference.sidecar import Sidecar
 from classifier_training.report import gallery
 from classifier_training.report.sections import deployment_of
-from classifier_training.run.folder import Run
-from classifier_training.run.report_data import read_stored
+from classifier_training.run.reader import Run
 from tests.helpers.report_data import HOSTILE, named_run
 from tests.helpers.runs import tiny_train
 
@@ -66,7 +65,7 @@ def report(*arguments: object) -> Result:
 def run(tiny_run: Run, tmp_path: Path) -> Run:
     """A copy of the finished run that may be written into."""
     shutil.copytree(tiny_run.folder.path, tmp_path / "run")
-    return Run(type(tiny_run.folder)(tmp_path / "run"), tiny_run.record)
+    return Run(tmp_path / "run")
 
 
 @pytest.mark.promise("N6")
@@ -291,7 +290,7 @@ def test_the_command_imports_no_torch(tiny_run: Run, tmp_path: Path) -> None:
 def test_the_code_to_copy_runs_and_gives_the_same_answers(
     tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deployment = deployment_of(read_stored(tiny_run.folder.path))
+    deployment = deployment_of(Run(tiny_run.folder.path))
     assert deployment is not None
     with (tiny_run.folder.evaluation("test") / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from classifier_training.inference.prediction_files import TRUTH_COLUMNS
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.browser import (
     SERIOUS,
     chromium,
@@ -53,7 +53,7 @@ def page_of(run: Run) -> Path:
 
 
 def answers(run: Run) -> list[dict[str, str]]:
-    from classifier_training.evaluation.tables import read_table
+    from classifier_training.system.tables import read_table
 
     return read_table(run.folder.evaluation("test") / "predictions.csv", TRUTH_COLUMNS, fix="")
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from classifier_training.cli.main import app
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 
 
 def _reproduce(*arguments: str | Path) -> Result:

@@ -16,8 +16,9 @@ from loguru import logger
 
 from classifier_training.errors import ConfigError, InterruptedRunError, ResumeError
 from classifier_training.run.checkpoint import scored_state, unpack_metadata
-from classifier_training.run.folder import Run, RunFolder, load_run
+from classifier_training.run.folder import RunFolder
 from classifier_training.run.history import read_history
+from classifier_training.run.reader import Run
 from tests.helpers.checkpoints import differences, read, training_state
 from tests.helpers.data import CLASSES, write_folder
 from tests.helpers.observers import Watch, use
@@ -159,7 +160,7 @@ def test_same_command_goes_on_to_the_end(whole: _Whole, folder_data: Path, tmp_p
     command = (folder_data, tmp_path / "run", *_THREE, *kill)
     with pytest.raises(InterruptedRunError, match="resume with"):
         tiny_train(*command)
-    status = load_run(tmp_path / "run").record["status"]
+    status = Run(tmp_path / "run").record["status"]
 
     run = tiny_train(*command)
 

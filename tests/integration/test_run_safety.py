@@ -28,8 +28,9 @@ from classifier_training.models.normalize import Normalize
 from classifier_training.models.weights import read_checkpoint
 from classifier_training.run.checkpoint import load_model
 from classifier_training.run.checkpoint_files import CheckpointFiles
-from classifier_training.run.folder import Run, RunFolder
+from classifier_training.run.folder import RunFolder
 from classifier_training.run.lock import RunLock
+from classifier_training.run.reader import Run
 from classifier_training.system.integrity import damage_of, digest_of
 from classifier_training.training.checkpoint import RunCheckpoint
 from classifier_training.training.distributed import Processes

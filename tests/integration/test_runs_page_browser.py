@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from typer.testing import CliRunner
 
 from classifier_training.cli.main import app
-from classifier_training.run.folder import Run, load_run
+from classifier_training.run.reader import Run
 from classifier_training.system.files import write_json
 from tests.helpers.browser import (
     SERIOUS,
@@ -39,10 +39,10 @@ def page(tmp_path_factory: pytest.TempPathFactory, tiny_run: Run) -> Path:
     top = tmp_path_factory.mktemp("runs")
     for name, score in (("first", 0.5), ("second", 0.9), ("third", 0.7), ("failed", 0.1)):
         shutil.copytree(tiny_run.folder.path, top / name)
-        record = load_run(top / name).record
+        record = Run(top / name).record
         record["best"]["score"] = score
         write_json(top / name / "run.json", {**record, "id": name})
-    failed = load_run(top / "failed").record
+    failed = Run(top / "failed").record
     write_json(top / "failed" / "run.json", {**failed, "status": "failed"})
     odd = named_run(tmp_path_factory.mktemp("odd"), HOSTILE)
     shutil.copytree(odd.folder.path, top / "<b>&'; odd")

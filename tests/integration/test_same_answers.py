@@ -16,7 +16,7 @@ from classifier_training.cli.verify import run_verify
 from classifier_training.evaluation.evaluate import evaluate
 from classifier_training.inference.images import read_image
 from classifier_training.inference.predictor import Predictor
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers import spies
 from tests.helpers.data import CLASSES, COUNTS
 from tests.helpers.hard_data import write_hard_folder

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 
 
 @pytest.mark.promise("T1")

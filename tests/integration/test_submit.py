@@ -22,8 +22,8 @@ from classifier_training.cli.main import app
 from classifier_training.cloud import vertex
 from classifier_training.cloud.secrets import resolve
 from classifier_training.errors import ConfigError, DivergedError
-from classifier_training.run.folder import load_run
 from classifier_training.run.identity import SUBMISSION, FailedBeforeError
+from classifier_training.run.reader import Run
 from tests.helpers.observers import use
 from tests.helpers.runs import tiny_train
 from tests.helpers.vertex import FakeVertex, fake_vertex
@@ -456,7 +456,7 @@ def test_a_failed_job_that_is_started_again_ends_at_once_with_the_same_code(
     monkeypatch.setenv(SUBMISSION, "two")
     with pytest.raises(DivergedError):  # a person submitted it again
         tiny_train(*command)
-    assert load_run(tmp_path / "run").record["status"] == "failed"
+    assert Run(tmp_path / "run").record["status"] == "failed"
     monkeypatch.delenv(SUBMISSION)
     for _ in range(2):  # nor is it refused where no service starts anything
         with pytest.raises(DivergedError):

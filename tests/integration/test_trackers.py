@@ -18,8 +18,9 @@ from loguru import logger
 
 from classifier_training.cli.train import train as train_command
 from classifier_training.errors import EXIT_CONFIG, ConfigError, InterruptedRunError
-from classifier_training.run.folder import Run, RunFolder
+from classifier_training.run.folder import RunFolder
 from classifier_training.run.history import read_history
+from classifier_training.run.reader import Run
 from tests.helpers.checkpoints import differences, read
 from tests.helpers.config import config_of
 from tests.helpers.observers import use

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import log_loss
 
 from classifier_training.errors import DataError
-from classifier_training.evaluation.predictions import read_answers
+from classifier_training.evaluation.predictions import read_source
 from tests.helpers.answers import write_predictions_csv
 
 pytestmark = pytest.mark.promise("N2")
@@ -24,7 +24,7 @@ def test_what_evaluate_writes_is_read_back(tmp_path: Path) -> None:
     paths = [f"val/{row:02d} \udcff,\n.png" for row in rng.permutation(30)]
     file = write_predictions_csv(tmp_path / "predictions.csv", paths, true, probabilities, CLASSES)
 
-    found = read_answers(file, "test")
+    found = read_source(file, "test")
 
     order = np.argsort(paths)
     assert found.paths == tuple(sorted(paths))
@@ -42,7 +42,7 @@ def test_a_probability_of_zero_is_a_large_loss_and_no_infinity(tmp_path: Path) -
         tmp_path / "p.csv", ["x"], np.array([1]), probabilities, ("a", "b")
     )
 
-    losses = read_answers(file, "test").losses
+    losses = read_source(file, "test").losses
 
     assert losses is not None
     assert 80 < losses[0] < 90
@@ -52,7 +52,7 @@ def test_a_table_without_probabilities_has_no_losses(tmp_path: Path) -> None:
     file = tmp_path / "p.csv"
     file.write_text("true,predicted,path\nb,a,2.png\na,a,1.png\n")
 
-    found = read_answers(file, "test")
+    found = read_source(file, "test")
 
     assert (found.paths, found.classes, found.losses) == (("1.png", "2.png"), ("a", "b"), None)
 
@@ -65,13 +65,14 @@ def test_groups_come_from_the_runs_manifest(tmp_path: Path) -> None:
         np.full((3, 2), 0.5, np.float32),
         ("x", "y"),
     )
+    (tmp_path / "run/run.json").write_text('{"schema_version": 1}')
     manifest = tmp_path / "run/data/manifest.csv"
     manifest.parent.mkdir()
     manifest.write_text("path,label,split,group\na,y,val,film 1\nb,x,val,\nc,y,val,film 1\n")
 
-    assert read_answers(tmp_path / "run", "val").groups == ("film 1", "", "film 1")
+    assert read_source(tmp_path / "run", "val").groups == ("film 1", "", "film 1")
     manifest.write_text("path,label,split\na,y,val\nb,x,val\nc,y,val\n")
-    assert read_answers(tmp_path / "run", "val").groups is None
+    assert read_source(tmp_path / "run", "val").groups is None
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_groups_come_from_the_runs_manifest(tmp_path: Path) -> None:
         ("path,true,predicted\nx,a\n", "row 2 has not the 3 columns"),
         ("path,true,predicted\nx,a,b\nx,a,b\n", "lists x twice"),
         ('path,true,predicted\n"x,a,b\n', "cannot read"),
-        ("path,true,predicted,prob:a\nx,a,a,many\n", "no number"),
+        ("path,true,predicted,prob:a\nx,a,a,many\n", "not a number"),
         ("path,true,predicted,prob:a\nx,a,a,nan\n", "probability nan"),
         ("path,true,predicted,prob:a\nx,a,a,1.5\n", "probability 1.5"),
         ("path,true,predicted,prob:a\nx,a,a,-0.1\n", "probability -0.1"),
@@ -95,15 +96,16 @@ def test_damaged_tables_are_refused(tmp_path: Path, content: str, told: str) -> 
     file.write_text(content)
 
     with pytest.raises(DataError, match=r"p\.csv") as caught:
-        read_answers(file, "test")
+        read_source(file, "test")
     assert told in str(caught.value)
 
 
 def test_missing_files_name_the_command_that_makes_them(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text('{"schema_version": 1}')
 
     with pytest.raises(DataError, match=r"no evaluation/test/predictions\.csv") as caught:
-        read_answers(tmp_path / "run", "test")
+        read_source(tmp_path / "run", "test")
     assert f"classifier evaluate {tmp_path / 'run'} --split test" in caught.value.fix
     with pytest.raises(DataError, match=r"no\.csv"):
-        read_answers(tmp_path / "no.csv", "test")
+        read_source(tmp_path / "no.csv", "test")

@@ -26,7 +26,7 @@ from classifier_training.evaluation.comparison import (
     sentence,
     table,
 )
-from classifier_training.evaluation.predictions import pair_answers
+from classifier_training.evaluation.predictions import pair_predictions
 from classifier_training.metrics.paired import holm, mcnemar, weighted_scores
 from tests.helpers.answers import make_answers, noisy
 
@@ -37,7 +37,7 @@ def two_models(images: int, classes: int, a: float, b: float, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     true = rng.integers(0, classes, images)
     return compare(
-        pair_answers(
+        pair_predictions(
             make_answers(true, noisy(rng, true, a, classes), name="old"),
             make_answers(true, noisy(rng, true, b, classes), name="new"),
         )
@@ -80,7 +80,7 @@ def test_point_values_of_a_comparison_are_those_of_scikit_learn() -> None:
         for p in probabilities
     ]
 
-    found = compare(pair_answers(*sides))
+    found = compare(pair_predictions(*sides))
 
     for letter, p in zip("ab", probabilities, strict=True):
         said = p.argmax(axis=1)
@@ -136,7 +136,7 @@ def test_a_model_against_itself_is_an_exact_tie() -> None:
     true = rng.integers(0, 4, 90)
     answers = make_answers(true, noisy(rng, true, 0.7, 4), losses=rng.exponential(1, 90))
 
-    found = compare(pair_answers(answers, answers))
+    found = compare(pair_predictions(answers, answers))
 
     for item in found.metrics.values():
         assert (item.value, item.low, item.high, item.p) == (0, 0, 0, 1)
@@ -152,7 +152,7 @@ def test_swapping_a_and_b_swaps_the_verdict() -> None:
     true = rng.integers(0, 5, 400)
     weak, strong = (make_answers(true, noisy(rng, true, skill, 5)) for skill in (0.6, 0.8))
 
-    one, other = compare(pair_answers(weak, strong)), compare(pair_answers(strong, weak))
+    one, other = compare(pair_predictions(weak, strong)), compare(pair_predictions(strong, weak))
 
     for name, item in one.metrics.items():
         back = other.metrics[name]
@@ -171,9 +171,9 @@ def test_less_loss_is_better() -> None:
     a = make_answers(true, true, losses=losses, classes=3)
     b = make_answers(true, true, losses=0.8 * losses, classes=3)
 
-    assert compare(pair_answers(a, b)).metrics["loss"].verdict == "better"
-    assert compare(pair_answers(b, a)).metrics["loss"].verdict == "worse"
-    assert "nats of NLL" in sentence(compare(pair_answers(a, b)), "loss")
+    assert compare(pair_predictions(a, b)).metrics["loss"].verdict == "better"
+    assert compare(pair_predictions(b, a)).metrics["loss"].verdict == "worse"
+    assert "nats of NLL" in sentence(compare(pair_predictions(a, b)), "loss")
 
 
 def test_interval_is_that_of_scipys_paired_bootstrap() -> None:
@@ -181,7 +181,7 @@ def test_interval_is_that_of_scipys_paired_bootstrap() -> None:
     true = rng.choice(5, 300, p=[0.4, 0.3, 0.15, 0.1, 0.05])
     a, b = (noisy(rng, true, skill, 5) for skill in (0.7, 0.76))
 
-    found = compare(pair_answers(make_answers(true, a), make_answers(true, b)))
+    found = compare(pair_predictions(make_answers(true, a), make_answers(true, b)))
 
     def difference(t: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
         scores = [f1_score(t, said, average="macro", zero_division=0) for said in (y, x)]
@@ -208,7 +208,7 @@ def test_swapping_answers_tests_accuracy_as_mcnemar_does(fixed: int, broken: int
     a[:fixed] = 1
     b[fixed : fixed + broken] = 1
 
-    found = compare(pair_answers(make_answers(true, a), make_answers(true, b)), resamples=8000)
+    found = compare(pair_predictions(make_answers(true, a), make_answers(true, b)), resamples=8000)
 
     assert (found.mcnemar.fixed, found.mcnemar.broken) == (fixed, broken)
     assert found.metrics["acc_top1"].p == pytest.approx(found.mcnemar.p_exact, abs=0.02)
@@ -220,7 +220,7 @@ def test_a_handful_of_fixed_images_is_no_evidence() -> None:
     a, b = true.copy(), true.copy()
     a[:4] = 1
 
-    item = compare(pair_answers(make_answers(true, a), make_answers(true, b, classes=2)))
+    item = compare(pair_predictions(make_answers(true, a), make_answers(true, b, classes=2)))
 
     assert item.metrics["acc_top1"].low > 0
     assert item.metrics["acc_top1"].p > 0.05
@@ -234,15 +234,17 @@ def test_images_of_a_group_count_as_one() -> None:
     copies = np.arange(100).repeat(5)
     names = tuple(f"g{row}" for row in copies)
 
-    single = compare(pair_answers(make_answers(true, a), make_answers(true, b)))
+    single = compare(pair_predictions(make_answers(true, a), make_answers(true, b)))
     grouped = compare(
-        pair_answers(
+        pair_predictions(
             make_answers(true[copies], a[copies], groups=names),
             make_answers(true[copies], b[copies]),
         )
     )
     blind = compare(
-        pair_answers(make_answers(true[copies], a[copies]), make_answers(true[copies], b[copies]))
+        pair_predictions(
+            make_answers(true[copies], a[copies]), make_answers(true[copies], b[copies])
+        )
     )
 
     for name, item in grouped.metrics.items():
@@ -261,7 +263,7 @@ def test_a_class_whose_fixed_images_are_of_three_groups_has_three_pieces_of_evid
     names = tuple(f"film {row // 5}" for row in range(60))
     sides = (make_answers(true, a, groups=names), make_answers(true, true))
 
-    found = compare(pair_answers(*sides)).classes[0]
+    found = compare(pair_predictions(*sides)).classes[0]
 
     assert found.changes.p_exact == pytest.approx(2 / 2**15)  # which takes images as independent
     assert found.p == pytest.approx(2 / 2**3, abs=0.04)
@@ -272,14 +274,14 @@ def test_no_p_value_is_zero() -> None:
     true = np.zeros(100, dtype=np.int64)
     sides = (make_answers(true, true + 1), make_answers(true, true, classes=2))
 
-    assert compare(pair_answers(*sides)).metrics["acc_top1"].p == pytest.approx(1 / 2001)
+    assert compare(pair_predictions(*sides)).metrics["acc_top1"].p == pytest.approx(1 / 2001)
 
 
 def test_an_image_without_a_group_stands_alone() -> None:
     true = np.array([0, 1, 0, 1])
     answers = make_answers(true, true, groups=("", "g", "", "g"))
 
-    assert pair_answers(answers, answers).groups.tolist() == [0, 1, 2, 1]
+    assert pair_predictions(answers, answers).groups.tolist() == [0, 1, 2, 1]
 
 
 def test_classes_are_matched_by_name_not_by_index() -> None:
@@ -288,7 +290,7 @@ def test_classes_are_matched_by_name_not_by_index() -> None:
     order = np.array([2, 0, 1])  # c0 is at 2, c1 at 0, c2 at 1
     b = replace(a, name="b", classes=("c1", "c2", "c0"), true=order[true], predicted=order[said])
 
-    found = compare(pair_answers(a, b))
+    found = compare(pair_predictions(a, b))
 
     assert found.pair.names == ("a", "b")
     assert sentence(found, "acc_top1").startswith("an exact tie")
@@ -298,7 +300,7 @@ def test_a_class_that_one_model_alone_knows_takes_part() -> None:
     a = make_answers([0, 1, 1], [0, 1, 0])
     b = make_answers([0, 1, 1], [0, 1, 2], name="b")
 
-    found = compare(pair_answers(a, b))
+    found = compare(pair_predictions(a, b))
 
     assert found.pair.classes == ("c0", "c1", "c2")
     assert found.metrics["f1_macro"].b == pytest.approx(
@@ -315,7 +317,7 @@ def test_differences_of_a_class_worked_by_hand() -> None:
     a[5:20] = 1
     b[40] = 1
 
-    found = compare(pair_answers(make_answers(true, a), make_answers(true, b)))
+    found = compare(pair_predictions(make_answers(true, a), make_answers(true, b)))
 
     zero, one, two = found.classes
     assert zero.recall[:3] == pytest.approx((0.25, 1.0, 0.75))
@@ -334,14 +336,14 @@ def test_different_images_are_refused_and_named() -> None:
     b = replace(a, name="runs/b", paths=("00000.png", "00001.png", "x.png", "y.png"))
 
     with pytest.raises(DataError) as caught:
-        pair_answers(a, b)
+        pair_predictions(a, b)
 
     told = str(caught.value)
     assert "2 in common" in told
     assert "2 only in runs/a (00002.png, 00003.png)" in told
     assert "2 only in runs/b (x.png, y.png)" in told
     assert "--common" in told
-    pair = pair_answers(a, b, common=True)
+    pair = pair_predictions(a, b, common=True)
     assert (pair.paths, pair.left_out) == (("00000.png", "00001.png"), 4)
 
 
@@ -350,14 +352,14 @@ def test_nothing_in_common_is_refused_always() -> None:
     b = replace(a, paths=("x", "y"))
 
     with pytest.raises(DataError, match="0 in common"):
-        pair_answers(a, b, common=True)
+        pair_predictions(a, b, common=True)
 
 
 def test_another_truth_is_refused_and_named() -> None:
     a, b = make_answers([0, 1, 1], [0, 1, 1]), make_answers([0, 0, 1], [0, 1, 1], name="b")
 
     with pytest.raises(DataError, match=r"1 images differs .*00001.png \('c1' and 'c0'\)"):
-        pair_answers(a, b)
+        pair_predictions(a, b)
 
 
 def test_rows_are_matched_by_path_whatever_their_order() -> None:
@@ -373,14 +375,14 @@ def test_rows_are_matched_by_path_whatever_their_order() -> None:
         losses=a.losses[kept] if a.losses is not None else None,
     )
 
-    found = compare(pair_answers(a, half, common=True))
+    found = compare(pair_predictions(a, half, common=True))
 
     assert sentence(found, "f1_macro").startswith("an exact tie")
     assert found.metrics["loss"].value == 0
 
 
 def test_a_metric_without_probabilities_is_refused() -> None:
-    found = compare(pair_answers(make_answers([0, 1], [0, 1]), make_answers([0, 1], [1, 1])))
+    found = compare(pair_predictions(make_answers([0, 1], [0, 1]), make_answers([0, 1], [1, 1])))
 
     assert "loss" not in found.metrics
     with pytest.raises(ConfigError, match="loss needs probabilities"):
@@ -409,7 +411,7 @@ def test_fifty_thousand_images_of_a_thousand_classes_need_no_more_memory_than_a_
     true = rng.integers(0, 1000, 50_000)
     a, b = noisy(rng, true, 0.7, 1000), noisy(rng, true, 0.75, 1000)
 
-    found = compare(pair_answers(make_answers(true, a), make_answers(true, b)), resamples=60)
+    found = compare(pair_predictions(make_answers(true, a), make_answers(true, b)), resamples=60)
 
     assert found.metrics["acc_top1"].verdict == "better"
 
@@ -424,7 +426,7 @@ def test_a_tie_is_called_a_difference_one_time_in_twenty_at_most() -> None:
             make_answers(true, noisy(rng, true, 0.8, 6), losses=rng.exponential(1, 200), classes=6)
             for _ in range(2)
         ]
-        found = compare(pair_answers(*sides), resamples=400)
+        found = compare(pair_predictions(*sides), resamples=400)
         for name in called:
             called[name] += found.metrics[name].verdict != "tie"
 
@@ -441,7 +443,7 @@ def test_intervals_of_differences_cover_the_truth_and_find_a_real_one() -> None:
     for _ in range(rounds):
         true = rng.integers(0, 4, images)
         a, b = noisy(rng, true, 0.75, 4), noisy(rng, true, 0.85, 4)
-        pair = pair_answers(make_answers(true, a, classes=4), make_answers(true, b, classes=4))
+        pair = pair_predictions(make_answers(true, a, classes=4), make_answers(true, b, classes=4))
         item = compare(pair, resamples=400).metrics["acc_top1"]
         covered += item.low <= truth <= item.high
         found_better += item.verdict == "better"

@@ -13,13 +13,14 @@ import pytest
 from classifier_training.errors import ConfigError, DataError
 from classifier_training.evaluation.comparison import compare
 from classifier_training.evaluation.gate import GateResult, gate, split_hash, write_baseline
-from classifier_training.evaluation.predictions import Answers, pair_answers
+from classifier_training.evaluation.predictions import pair_predictions
+from classifier_training.run.predictions import Predictions
 from tests.helpers.answers import make_answers, noisy
 
 pytestmark = pytest.mark.promise("N2")
 
 
-def model(skill: float, seed: int, images: int = 400, loss: float = 1.0) -> Answers:
+def model(skill: float, seed: int, images: int = 400, loss: float = 1.0) -> Predictions:
     true = np.random.default_rng(0).integers(0, 5, images)
     rng = np.random.default_rng(seed)
     return make_answers(
@@ -65,7 +66,7 @@ def test_a_baseline_file_is_as_good_as_the_answers_it_was_made_of(tmp_path: Path
 
     found = gate(new, tmp_path / "base.json", "f1_macro", 0.01)
 
-    expected = compare(pair_answers(old, new)).metrics["f1_macro"]
+    expected = compare(pair_predictions(old, new)).metrics["f1_macro"]
     assert (found.low, found.high, found.paired) == (expected.low, expected.high, True)
     assert found == gate(new, old, "f1_macro", 0.01)
 

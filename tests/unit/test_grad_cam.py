@@ -182,7 +182,7 @@ def answered(confidences: list[float], right: list[bool]) -> tuple[Answered, np.
 
 
 @pytest.mark.promise("N10")
-def test_the_most_confident_mistakes_come_first_then_right_answers_of_all_classes() -> None:
+def test_the_most_confident_mistakes_come_first_then_right_predictions_of_all_classes() -> None:
     given = [0.6, 0.95, 0.7, 0.9, 0.99, 0.98, 0.97, 0.55]
     right = [False, False, False, False, True, True, True, True]
     cases = list(choose("val", *answered(given, right), 6))

@@ -10,7 +10,7 @@ from classifier_training.report.formatting import duration, percent, quoted_name
 from classifier_training.report.matrix import MOST_LISTED, MOST_RIGHT, MOST_WRONG, images_behind
 from classifier_training.report.sections import again
 from classifier_training.report.settings import given_overrides, settings_of
-from classifier_training.run.report_data import Answered
+from classifier_training.run.predictions import Predictions
 
 
 @pytest.mark.parametrize(
@@ -72,27 +72,30 @@ def test_the_command_to_make_it_again_does_not_go_on_with_the_run() -> None:
     assert again(command) == "classifier train data.data_root=/d seed=1"
 
 
-def _answered(true: list[int], predicted: list[int]) -> Answered:
-    images = len(true)
-    return Answered(
+def _predictions(true: list[int], predicted: list[int]) -> Predictions:
+    images, classes = len(true), max(*true, *predicted) + 1
+    probabilities = np.zeros((images, classes), np.float32)
+    probabilities[np.arange(images), predicted] = np.linspace(0.2, 0.9, images)
+    return Predictions(
+        name="a run",
+        classes=tuple(map(str, range(classes))),
         paths=tuple(map(str, range(images))),
         true=np.array(true),
         predicted=np.array(predicted),
-        confidence=np.linspace(0.2, 0.9, images),
-        second=np.array(true),
-        second_confidence=np.full(images, 0.1),
+        probabilities=probabilities,
+        losses=None,
     )
 
 
 @pytest.mark.promise("N6")
 def test_every_cell_is_shown_before_any_is_shown_in_full() -> None:
-    answered = _answered([0] * 100 + [1] * 3, [1] * 50 + [0] * 50 + [0, 1, 1])
+    predictions = _predictions([0] * 100 + [1] * 3, [1] * 50 + [0] * 50 + [0, 1, 1])
 
-    rows = images_behind(answered)
+    rows = images_behind(predictions)
 
     # The most confident of each cell with mistakes first.
     assert rows[:2] == [49, 100]
-    cells = [(int(answered.true[row]), int(answered.predicted[row])) for row in rows]
+    cells = [(int(predictions.true[row]), int(predictions.predicted[row])) for row in rows]
     assert cells.count((0, 1)) == MOST_WRONG
     assert cells.count((0, 0)) == MOST_RIGHT
     assert cells.count((1, 1)) == 2
@@ -102,7 +105,7 @@ def test_every_cell_is_shown_before_any_is_shown_in_full() -> None:
 def test_images_behind_cells_are_bounded() -> None:
     rng = np.random.default_rng(0)
     true, predicted = rng.integers(0, 300, (2, 50_000))
-    rows = images_behind(_answered(true.tolist(), predicted.tolist()))
+    rows = images_behind(_predictions(true.tolist(), predicted.tolist()))
     assert len(rows) == len(set(rows)) == MOST_LISTED
 
 

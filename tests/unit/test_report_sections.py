@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from classifier_training.evaluation.predictions import read_source
 from classifier_training.report.gallery import Pictures, behind_cells, gallery_of
 from classifier_training.report.matrix import matrix_of
 from classifier_training.report.sections import classes_of, curves_of
 from classifier_training.report.verdict import verdict_of
 from classifier_training.run.folder import RunFolder
-from classifier_training.run.report_data import Answered, EvaluatedSplit, StoredReportData
+from classifier_training.run.predictions import Predictions
+from classifier_training.run.reader import Run, StoredEvaluation
 
 pytestmark = pytest.mark.promise("N6")
 
@@ -39,9 +41,21 @@ def a_class(name: str, support: int, recall: float | None) -> dict[str, str]:
     return row
 
 
-def make_split(name: str = "test", majority: float = 0.3) -> EvaluatedSplit:
+def probabilities() -> np.ndarray:
+    """The confidence for the predicted class, the second for another one."""
+    found = np.zeros((len(TRUE), len(CLASSES)))
+    rows = np.arange(len(TRUE))
+    found[rows, SAID] = CONFIDENCE
+    second = [
+        true if true != said else (said + 1) % 3 for true, said in zip(TRUE, SAID, strict=True)
+    ]
+    found[rows, second] = SECOND_CONFIDENCE
+    return found
+
+
+def make_split(name: str = "test", majority: float = 0.3) -> StoredEvaluation:
     """Nine images of three classes, of which three are right."""
-    return EvaluatedSplit(
+    return StoredEvaluation(
         name=name,
         scores={
             "metrics": {"acc_top1": interval(0.6)},
@@ -50,13 +64,14 @@ def make_split(name: str = "test", majority: float = 0.3) -> EvaluatedSplit:
         classes=CLASSES,
         per_class=[a_class("a", 6, 1 / 6), a_class("b", 3, 2 / 3), a_class("c", 0, None)],
         confusion=np.array([[1, 4, 1], [1, 2, 0], [0, 0, 0]]),
-        answered=Answered(
+        predictions=Predictions(
+            name="a run",
+            classes=CLASSES,
             paths=tuple(f"{row}.png" for row in range(len(TRUE))),
             true=np.array(TRUE),
             predicted=np.array(SAID),
-            confidence=np.array(CONFIDENCE),
-            second=np.array(TRUE),
-            second_confidence=np.array(SECOND_CONFIDENCE),
+            probabilities=probabilities(),
+            losses=None,
         ),
         slices=[],
         reliability=[],
@@ -64,7 +79,7 @@ def make_split(name: str = "test", majority: float = 0.3) -> EvaluatedSplit:
     )
 
 
-def make_data(folder: Path, split: EvaluatedSplit, **changes: Any) -> StoredReportData:
+def make_data(folder: Path, split: StoredEvaluation, **changes: Any) -> Run:
     """A finished run of four epochs, the second of them the best."""
     history = [
         {
@@ -76,21 +91,25 @@ def make_data(folder: Path, split: EvaluatedSplit, **changes: Any) -> StoredRepo
         for epoch, loss in enumerate((0.9, 0.3, 0.4, 0.5))
     ]
     best = {"metric": "val/acc_top1", "epoch": 1, "score": 0.6}
-    data = StoredReportData(
+    run = Run.__new__(Run)  # what a folder would hold, without the folder
+    vars(run).update(
         folder=RunFolder(folder),
         record={"status": "finished", "best": best},
-        config={},
+        settings={},
         history=history,
-        splits=(split,),
-        statistics=None,
-        findings=[],
-        calibration=None,
+        evaluations=(split,),
+        statistics={},
+        check={"findings": []},
+        calibration={},
         suspects=None,
-        model_info=None,
+        model_info={},
         overlays=[],
-        sidecar=None,
+        sidecar={},
     )
-    return replace(data, **changes)
+    if "findings" in changes:
+        changes["check"] = {"findings": changes.pop("findings")}
+    vars(run).update(changes)
+    return run
 
 
 @pytest.mark.parametrize(
@@ -112,7 +131,7 @@ def test_the_verdict_compares_with_guessing(
 
 
 def test_the_verdict_warns_of_what_makes_a_score_too_good(tmp_path: Path) -> None:
-    def warnings(data: StoredReportData) -> str:
+    def warnings(data: Run) -> str:
         return " ".join(note.text for note in verdict_of(data, None).notes if note.tone == "warn")
 
     def copies(*splits: str) -> list[dict[str, Any]]:
@@ -156,7 +175,11 @@ def test_the_previous_run_is_the_one_that_was_before(
     write_answers(tmp_path / "before", before)
     write_answers(tmp_path / "now", now)
 
-    note = verdict_of(make_data(tmp_path / "now", make_split()), tmp_path / "before").notes[1]
+    split = replace(
+        make_split(), predictions=read_source(tmp_path / "now/evaluation/test/predictions.csv", "")
+    )
+    (tmp_path / "before/run.json").write_text('{"schema_version": 1}')
+    note = verdict_of(make_data(tmp_path / "now", split), tmp_path / "before").notes[1]
 
     assert note.tone == tone
     assert note.text.startswith(begins)

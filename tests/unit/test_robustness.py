@@ -14,10 +14,10 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from classifier_training.cli.robustness import run_robustness
 from classifier_training.errors import EXIT_CONFIG, EXIT_DATA, EXIT_EXPORT, EXIT_OK, DataError
+from classifier_training.evaluation.labelled_images import LabelledImages
 from classifier_training.evaluation.robustness import Robustness, measure, select, write_robustness
-from classifier_training.evaluation.tables import LabelledImages
 from classifier_training.inference.predictor import Predictor
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from classifier_training.transforms.corruptions import CORRUPTIONS
 from tests.helpers.data import write_folder
 from tests.helpers.onnx_pair import write_pair

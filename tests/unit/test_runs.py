@@ -20,9 +20,10 @@ from scipy import stats
 from classifier_training.cli.runs import run_runs
 from classifier_training.errors import EXIT_CONFIG, EXIT_DATA, EXIT_OK, ConfigError, DataError
 from classifier_training.evaluation.aggregate import Aggregate, aggregate, mean_of
-from classifier_training.run.folder import Run, RunFolder
+from classifier_training.run.folder import RunFolder
 from classifier_training.run.identity import Identity, start_record
-from classifier_training.run.stored_runs import changed_keys, find_runs
+from classifier_training.run.listing import changed_keys, find_runs
+from classifier_training.run.reader import Run
 from classifier_training.system.files import write_json
 
 pytestmark = pytest.mark.promise("N2")

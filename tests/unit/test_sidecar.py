@@ -17,7 +17,7 @@ from classifier_training.errors import ExportError
 from classifier_training.inference.predictor import Predictor
 from classifier_training.inference.sidecar import sha256_of
 from classifier_training.inference.verification import verify_golden
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.independent import tensor_of
 from tests.helpers.onnx_pair import change_metadata, write_network, write_pair
 from tests.helpers.pixels import noise

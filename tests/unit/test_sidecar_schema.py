@@ -21,7 +21,7 @@ from classifier_training.inference.calibration import (
 )
 from classifier_training.inference.input_check import MEASURES, InputStatistics
 from classifier_training.inference.sidecar import SCHEMA_FILE, SCHEMA_VERSION, Sidecar
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.onnx_pair import write_pair
 from tests.unit.test_sidecar import EDITS, Edit, drop, put
 

@@ -22,7 +22,7 @@ from classifier_training.evaluation.evaluate import evaluate
 from classifier_training.models.classifier import Classifier
 from classifier_training.models.weights import backbone_of, read_checkpoint, read_state_dict
 from classifier_training.run.checkpoint import load_model
-from classifier_training.run.folder import Run
+from classifier_training.run.reader import Run
 from tests.helpers.runs import tiny_train
 from tests.helpers.tiny import TinyNet
 

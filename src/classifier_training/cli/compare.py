@@ -18,8 +18,9 @@ from classifier_training.evaluation.comparison import (
     write_comparison,
 )
 from classifier_training.evaluation.gate import gate, is_baseline, write_baseline
-from classifier_training.evaluation.predictions import Answers, answers_of, pair_answers
+from classifier_training.evaluation.predictions import pair_predictions, predictions_of
 from classifier_training.run.folder import find_report
+from classifier_training.run.predictions import Predictions
 from classifier_training.system.progress import progress
 
 
@@ -44,9 +45,9 @@ def run_compare(
     """
     set_up_logging(debug=debug)
 
-    def read(source: Path, like: Answers | None = None) -> Answers:
+    def read(source: Path, like: Predictions | None = None) -> Predictions:
         with progress(f"predict {source.name}") as report:
-            return answers_of(source, split, data=data, like=like, on_images=report)
+            return predictions_of(source, split, data=data, like=like, on_images=report)
 
     def task() -> int:
         _check(split, metric, [b, baseline, write_to])
@@ -56,7 +57,7 @@ def run_compare(
             return _write_baseline(read(a), split, write_to, with_images=with_images)
         if baseline is not None:
             reference = baseline if is_baseline(baseline) else read(baseline)
-            like = reference if isinstance(reference, Answers) else None
+            like = reference if isinstance(reference, Predictions) else None
             return _gate(read(a, like), reference, metric, margin)
         assert b is not None
         first = read(a) if a.suffix != ".onnx" or b.suffix == ".onnx" else None
@@ -92,15 +93,15 @@ def _check(split: str, metric: str, second: list[Path | None]) -> None:
 
 
 def _compare(
-    a: Answers,
-    b: Answers,
+    a: Predictions,
+    b: Predictions,
     metric: str,
     reports: tuple[Path | None, Path | None],
     *,
     common: bool,
     out: Path | None,
 ) -> None:
-    found = compare(pair_answers(a, b, common=common))
+    found = compare(pair_predictions(a, b, common=common))
     said = sentence(found, metric)  # refuses a metric that is not there before files are written
     if out is not None:
         try:
@@ -131,7 +132,7 @@ def _compare(
     sys.stdout.flush()
 
 
-def _write_baseline(answers: Answers, split: str, path: Path, *, with_images: bool) -> int:
+def _write_baseline(answers: Predictions, split: str, path: Path, *, with_images: bool) -> int:
     try:
         write_baseline(answers, split, path, with_images=with_images)
     except OSError as error:
@@ -147,7 +148,7 @@ def _write_baseline(answers: Answers, split: str, path: Path, *, with_images: bo
     return EXIT_OK
 
 
-def _gate(new: Answers, baseline: Path | Answers, metric: str, margin: float) -> int:
+def _gate(new: Predictions, baseline: Path | Predictions, metric: str, margin: float) -> int:
     result = gate(new, baseline, metric, margin)
     if result.passed:
         sys.stdout.write(f"gate passed: {result}\n")

@@ -61,9 +61,9 @@ def run_evaluate(
         if find_spec("torch") is None:
             raise need_extra("torch", "train")
         if run.suffix.lower() != ".onnx" and data is None:
-            from classifier_training.run.folder import load_run
+            from classifier_training.run.reader import Run
 
-            load_run(run)  # refuses before torch is imported
+            Run(run)  # refuses before torch is imported
         from classifier_training.evaluation.evaluate import evaluate
 
         with progress(f"evaluate {data or split or 'test'}") as on_images:

@@ -42,9 +42,9 @@ def run_export(run: Path, options: ExportOptions, *, debug: bool) -> int:
         _check(options)
         if find_spec("torch") is None:
             raise need_extra("torch", "train")
-        from classifier_training.run.folder import load_run
+        from classifier_training.run.reader import Run
 
-        stored = load_run(run)  # refuses before torch is imported
+        stored = Run(run)  # refuses before torch is imported
         from classifier_training.exporters.onnx import export
         from classifier_training.report.model_card import write_model_card
 

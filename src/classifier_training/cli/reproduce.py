@@ -25,6 +25,7 @@ from classifier_training.errors import (
 if TYPE_CHECKING:
     from classifier_training.config.schema import Config
     from classifier_training.evaluation.reproduction import Condition, Outcome
+    from classifier_training.run.reader import Run
 
 
 def run_reproduce(
@@ -44,14 +45,15 @@ def run_reproduce(
             if find_spec(module) is None:
                 raise need_extra(module, "train")
         from classifier_training.run.folder import RunFolder
+        from classifier_training.run.reader import Run
 
-        folder = RunFolder(run)
-        record = folder.read_record()
+        stored = Run(run)
+        record = stored.record
         target = out or run.with_name(f"{run.name}_reproduced")
-        config = _stored_config(folder.config, data_root, allow_modules)
+        config = _stored_config(stored, data_root, allow_modules)
         if config.data.batch_size == "auto":
             config = config.with_batch_size(int(record["batch_size"]))
-        then = _epochs(folder.history)
+        then = _epochs(stored)
         if target.resolve() == run.resolve():
             raise ConfigError(
                 f"--out {target} is the run itself",
@@ -71,7 +73,7 @@ def run_reproduce(
 
         outcome = compare_epochs(
             then,
-            _epochs(RunFolder(target).history),
+            _epochs(Run(target)),
             is_finished=record["status"] == "finished",
             tolerance=tolerance,
         )
@@ -81,7 +83,7 @@ def run_reproduce(
     return guarded(task, debug=debug)
 
 
-def _stored_config(path: Path, data_root: Path | None, allow_modules: list[str]) -> Config:
+def _stored_config(run: Run, data_root: Path | None, allow_modules: list[str]) -> Config:
     """Read ``config.yaml`` and check it as if it had been typed.
 
     A stored file is not trusted: classes of modules outside the built-in table are refused unless
@@ -92,16 +94,13 @@ def _stored_config(path: Path, data_root: Path | None, allow_modules: list[str])
 
     from classifier_training.config.validate import validate
 
-    try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
-            raise ValueError("it is no configuration")
-    except Exception as error:  # YAML and OmegaConf have each their own
+    content, path = dict(run.config), run.folder.config
+    if not isinstance(content.get("data"), dict):
         raise ResumeError(
-            f"cannot read {path}: {error}",
+            f"cannot read {path}: it is not a configuration",
             expected="the config.yaml that the run wrote",
             fix="restore it from a copy",
-        ) from error
+        )
     _refuse_references(content, path)
     content |= {"allow_modules": allow_modules, "logging": {}, "output_uri": None, "resume": "auto"}
     if data_root is not None:
@@ -121,18 +120,14 @@ def _refuse_references(node: Any, path: Path) -> None:
         _refuse_references(child, path)
 
 
-def _epochs(history: Path) -> list[dict[str, float]]:
-    from classifier_training.run.history import read_history
-
-    try:
-        rows = read_history(history)
-    except (OSError, ValueError) as error:
+def _epochs(run: Run) -> list[dict[str, float]]:
+    if not run.history:
         raise ResumeError(
-            f"cannot read {history}: {error}",
-            expected="the metrics.csv of a run with at least one finished epoch",
-            fix="go on with that run until it has one",
-        ) from error
-    return rows
+            f"{run.path} has no metrics.csv with a row",
+            expected="a run with at least one finished epoch",
+            fix="resume that run until it has one",
+        )
+    return run.history
 
 
 def _conditions(config: Config, record: dict[str, Any]) -> list[Condition]:

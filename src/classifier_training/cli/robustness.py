@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.data.records import SPLITS
 from classifier_training.errors import EXIT_OK, ConfigError
-from classifier_training.evaluation.tables import LabelledImages
+from classifier_training.evaluation.labelled_images import LabelledImages
 from classifier_training.inference.images import read_image
 from classifier_training.inference.predictor import Predictor
 from classifier_training.system.progress import progress

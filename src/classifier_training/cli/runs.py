@@ -17,7 +17,7 @@ from classifier_training.system.files import replacing, write_json, write_text
 
 if TYPE_CHECKING:
     from classifier_training.evaluation.aggregate import Aggregate, Group, Mean
-    from classifier_training.run.stored_runs import Score, StoredRunRow
+    from classifier_training.run.listing import Score, StoredRunRow
 
 _SHOWN_METRICS = tuple(
     f"{split}/{name}" for split in ("val", "test") for name in ("acc_top1", "f1_macro", "loss")
@@ -45,7 +45,7 @@ def run_runs(
             if find_spec(module) is None:
                 raise need_extra(module, "train")
         from classifier_training.evaluation.aggregate import aggregate as average
-        from classifier_training.run.stored_runs import find_runs
+        from classifier_training.run.listing import find_runs
 
         if by is not None and not aggregate:
             raise ConfigError(
@@ -78,7 +78,7 @@ def run_runs(
 
 
 def _run_table(rows: Sequence[StoredRunRow]) -> Table:
-    from classifier_training.run.stored_runs import changed_keys
+    from classifier_training.run.listing import changed_keys
 
     keys = changed_keys(rows)
     table: Table = [("run", "status", "best", "epoch", "data", "time", "differs in")]
@@ -161,7 +161,7 @@ def _aligned(table: Table) -> list[str]:
 
 
 def _run_csv(rows: Sequence[StoredRunRow]) -> Table:
-    from classifier_training.run.stored_runs import changed_keys
+    from classifier_training.run.listing import changed_keys
 
     keys = changed_keys(rows)
     metrics = list(dict.fromkeys(name for row in rows for name in row.scores))
@@ -195,7 +195,7 @@ def _cell(value: object) -> str:
 
 
 def _to_json(rows: Sequence[StoredRunRow], found: Aggregate | None) -> dict[str, Any]:
-    from classifier_training.run.stored_runs import changed_keys
+    from classifier_training.run.listing import changed_keys
 
     keys = changed_keys(rows)
     content: dict[str, Any] = {

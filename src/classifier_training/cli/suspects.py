@@ -37,10 +37,10 @@ def run_suspects(
     def task() -> int:
         if find_spec("torch") is None:
             raise need_extra("torch", "train")
-        from classifier_training.run.folder import load_run
+        from classifier_training.run.reader import Run
 
         for run in runs:
-            load_run(run)  # refuses before torch is imported
+            Run(run)  # refuses before torch is imported
         from classifier_training.evaluation.label_errors import find_label_errors
 
         with progress("suspects: training images") as on_images:

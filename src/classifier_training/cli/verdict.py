@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from classifier_training.run.folder import REPORT_NAME, Run
+from classifier_training.run.folder import REPORT_NAME
+from classifier_training.run.reader import Run
 
 _SHOWN = (("acc_top1", "top-1"), ("acc_macro", "balanced"), ("f1_macro", "macro F1"))
 

@@ -17,7 +17,7 @@ from scipy import special
 
 from classifier_training.errors import ConfigError
 from classifier_training.run.identity import FREE_KEYS, below
-from classifier_training.run.stored_runs import StoredRunRow, changed_keys
+from classifier_training.run.listing import StoredRunRow, changed_keys
 
 SEED, FOLD, FOLDS = "seed", "data.split.fold", "data.split.folds"
 # In what runs of one group may differ.

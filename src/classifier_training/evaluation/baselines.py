@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from loguru import logger
-from omegaconf import OmegaConf
 from scipy import optimize, special
 
 from classifier_training.data.manifest import Manifest
@@ -18,7 +17,7 @@ from classifier_training.errors import ClassifierTrainingError
 from classifier_training.evaluation.models import embed
 from classifier_training.models.classifier import Classifier
 from classifier_training.run.checkpoint import TrainedModel
-from classifier_training.run.folder import RunFolder
+from classifier_training.run.reader import Run
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -45,10 +44,7 @@ class Baselines:
 
 
 def answer_baselines(
-    folder: RunFolder,
-    model: TrainedModel,
-    manifest: Manifest,
-    train_rows: Indices,
+    run: Run,
     images: Manifest,
     rows: Indices,
     *,
@@ -60,10 +56,7 @@ def answer_baselines(
     """Fit the baselines on the training images and answer with them.
 
     Args:
-        folder: The run: its configuration says what weights it began with.
-        model: Its trained network, whose preprocessing the features share.
-        manifest: The run's images.
-        train_rows: Training images in it.
+        run: Its training images are learnt from; its preprocessing is used.
         images: Where the evaluated images are.
         rows: ``(N,)`` evaluated images in it.
         batch_size: Images at a time.
@@ -71,7 +64,9 @@ def answer_baselines(
         device: Where to compute.
         on_images: Called with (done, total).
     """
-    name, frozen = _frozen(folder, model)
+    manifest = run.manifest
+    train_rows = manifest.rows("train")
+    name, frozen = _frozen(run)
     total, done = len(train_rows) + len(rows), 0
 
     def report(count: int) -> None:
@@ -175,9 +170,9 @@ def _unit(features: Floats) -> Floats:
     return cast(Floats, features / np.maximum(norms, np.finfo(np.float64).tiny))
 
 
-def _frozen(folder: RunFolder, model: TrainedModel) -> tuple[str, TrainedModel]:
+def _frozen(run: Run) -> tuple[str, TrainedModel]:
     """Return the backbone as training began, where it began with weights that are here."""
-    weights = _initial_weights(folder)
+    model, weights = run.model(), run.config["model"]["weights"]
     if weights is not None:
         metadata = model.metadata
         try:
@@ -188,14 +183,3 @@ def _frozen(folder: RunFolder, model: TrainedModel) -> tuple[str, TrainedModel]:
             network.eval()
             return "initial_backbone", replace(model, network=network)
     return "trained_network", model
-
-
-def _initial_weights(folder: RunFolder) -> str | None:
-    """Read ``model.weights`` of the run, None when it began from nothing or that is unknown."""
-    try:
-        stored = OmegaConf.to_container(OmegaConf.load(folder.config))
-    except (OSError, ValueError):
-        return None
-    section = stored.get("model") if isinstance(stored, dict) else None
-    found = section.get("weights") if isinstance(section, dict) else None
-    return found if isinstance(found, str) else None

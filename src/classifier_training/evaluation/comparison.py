@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier_training.errors import ConfigError
-from classifier_training.evaluation.predictions import Pair
+from classifier_training.evaluation.predictions import PairedPredictions
 from classifier_training.metrics.paired import (
     ROUNDING,
     Floats,
@@ -146,7 +146,7 @@ class ClassDifference:
 class Comparison:
     """All that was found between A and B."""
 
-    pair: Pair
+    pair: PairedPredictions
     metrics: dict[str, Difference]
     mcnemar: McNemar
     classes: tuple[ClassDifference, ...]
@@ -167,7 +167,7 @@ class Comparison:
         return self.metrics[metric]
 
 
-def compare(pair: Pair, *, resamples: int = _RESAMPLES, seed: int = 0) -> Comparison:
+def compare(pair: PairedPredictions, *, resamples: int = _RESAMPLES, seed: int = 0) -> Comparison:
     """Compare B with A.
 
     Args:
@@ -214,7 +214,7 @@ def _differences(draws: list[tuple[Scores, Scores]], metric: str) -> Floats:
     return np.concatenate([b.headline[metric] - a.headline[metric] for a, b in draws])
 
 
-def _both(pair: Pair, weights: Floats) -> tuple[Scores, Scores]:
+def _both(pair: PairedPredictions, weights: Floats) -> tuple[Scores, Scores]:
     losses = pair.losses or (None, None)
     a, b = (
         weighted_scores(pair.true, answers, loss, weights, len(pair.classes))
@@ -223,7 +223,7 @@ def _both(pair: Pair, weights: Floats) -> tuple[Scores, Scores]:
     return a, b
 
 
-def _swapped(pair: Pair, swap: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:
+def _swapped(pair: PairedPredictions, swap: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:
     ones, classes = np.ones(swap.shape), len(pair.classes)
     a, b = pair.predicted
     loss_a, loss_b = pair.losses or (None, None)
@@ -238,7 +238,7 @@ def _swapped(pair: Pair, swap: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:
 
 
 def _per_class(
-    pair: Pair,
+    pair: PairedPredictions,
     seen: tuple[Scores, Scores],
     draws: list[tuple[Scores, Scores]],
     swapped: list[tuple[Scores, Scores]],
@@ -429,7 +429,7 @@ def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.0005 else f"{value:.1g}"
 
 
-def _size(pair: Pair) -> str:
+def _size(pair: PairedPredictions) -> str:
     in_groups = f" in {int(pair.groups.max()) + 1:,} groups" if pair.grouped else ""
     return f"{len(pair):,} images{in_groups}"
 
@@ -446,7 +446,7 @@ def _row(*cells: str) -> str:
     return "  ".join(padded).rstrip()
 
 
-def _changed_rows(pair: Pair) -> list[tuple[str, ...]]:
+def _changed_rows(pair: PairedPredictions) -> list[tuple[str, ...]]:
     rows = []
     for row, path in enumerate(pair.paths):
         true, a, b = int(pair.true[row]), int(pair.predicted[0][row]), int(pair.predicted[1][row])

@@ -32,7 +32,6 @@ from classifier_training.evaluation.slices import Slice, slice_scores
 from classifier_training.evaluation.writing import write_files
 from classifier_training.metrics.intervals import Estimate, design_effect, wilson
 from classifier_training.run.checkpoint import TrainedModel
-from classifier_training.run.reader import open_best, open_manifest
 
 OnImages = Callable[[int, int], None]
 
@@ -110,10 +109,10 @@ def evaluate(
         ConfigError: The device or backend cannot be used, or ``out`` cannot be written to.
         ExportError: The ONNX file or its sidecar is missing or damaged.
     """
-    subject = open_subject(Path(run), backend, device)
+    subject = open_subject(Path(run), backend, device, data_root)
     _require_possible(subject, data, data_root, out, baselines)
     name, manifest, rows, skipped = _images(
-        subject, split, data_root, None if data is None else
+        subject, split, None if data is None else
         OutsideData(Path(data), split, image_field, label_field, unknown),
     )  # fmt: skip
     target = _target(subject, name) if out is None else Path(out)
@@ -128,13 +127,8 @@ def evaluate(
     )
     if baselines:
         assert subject.run is not None  # _require_possible
-        model = open_best(subject.run)
-        own = open_manifest(subject.run, subject.class_map, data_root)
         answers = answer_baselines(
             subject.run,
-            model,
-            own,
-            own.rows("train"),
             manifest,
             rows,
             batch_size=batch_size,
@@ -253,14 +247,14 @@ def _measure(
 
 
 def _images(
-    subject: Subject, split: str | None, data_root: Path | str | None, outside: OutsideData | None
+    subject: Subject, split: str | None, outside: OutsideData | None
 ) -> tuple[str, Manifest, npt.NDArray[np.int64], dict[str, int]]:
     """Return a name, the table of images, the rows of it that count, and what was skipped."""
     if outside is not None:
         manifest, skipped = read_outside(outside, subject.class_map)
         return f"data-{outside.path.stem or 'images'}", manifest, manifest.rows(SPLIT), skipped
     assert subject.run is not None  # _require_possible
-    manifest = open_manifest(subject.run, subject.class_map, data_root)
+    manifest = subject.run.manifest
     name = split or "test"
     return name, manifest, _rows(manifest, name), {}
 
@@ -308,7 +302,7 @@ def _require_possible(
 def _target(subject: Subject, name: str) -> Path:
     assert subject.run is not None  # _require_possible
     # What the run recorded with torch is not replaced by another implementation's answers.
-    return subject.run.evaluation(name if subject.backend == "torch" else f"{name}-onnx")
+    return subject.run.folder.evaluation(name if subject.backend == "torch" else f"{name}-onnx")
 
 
 def _with_baselines(evaluation: Evaluation, baselines: Baselines, manifest: Manifest) -> Evaluation:

@@ -18,12 +18,13 @@ import numpy as np
 
 from classifier_training.errors import ConfigError, DataError
 from classifier_training.evaluation.comparison import METRICS, amount, compare
-from classifier_training.evaluation.predictions import Answers, group_indices, pair_answers
+from classifier_training.evaluation.predictions import group_indices, pair_predictions
 from classifier_training.metrics.paired import (
     group_draws,
     percentiles,
     weighted_scores,
 )
+from classifier_training.run.predictions import Predictions
 from classifier_training.system.files import write_text
 
 SCHEMA_VERSION = 1
@@ -85,7 +86,7 @@ class GateResult:
         )
 
 
-def split_hash(answers: Answers) -> str:
+def split_hash(answers: Predictions) -> str:
     """Return a SHA-256 over the sorted paths and their truth; the same images, the same text."""
     digest = hashlib.sha256()
     for path, label in zip(answers.paths, answers.true, strict=True):
@@ -94,7 +95,9 @@ def split_hash(answers: Answers) -> str:
     return digest.hexdigest()
 
 
-def write_baseline(answers: Answers, split: str, path: Path, *, with_images: bool = True) -> None:
+def write_baseline(
+    answers: Predictions, split: str, path: Path, *, with_images: bool = True
+) -> None:
     """Write a baseline to commit: hash of the split, scores, and an answer for each image.
 
     No path stands in it: answers are in the order of the sorted paths, which the hash vouches for.
@@ -124,7 +127,7 @@ def is_baseline(path: Path) -> bool:
     return path.suffix == ".json"
 
 
-def gate(new: Answers, baseline: Path | Answers, metric: str, margin: float) -> GateResult:
+def gate(new: Predictions, baseline: Path | Predictions, metric: str, margin: float) -> GateResult:
     """Hold new answers against a baseline.
 
     Args:
@@ -149,12 +152,12 @@ def gate(new: Answers, baseline: Path | Answers, metric: str, margin: float) -> 
         if "predicted" not in content:
             return _unpaired(new, content["metrics"], metric, margin, baseline)
         baseline = _answers_in(content, new, baseline)
-    found = compare(pair_answers(baseline, new)).difference(metric)
+    found = compare(pair_predictions(baseline, new)).difference(metric)
     return GateResult(metric, found.a, found.b, found.low, found.high, margin, len(new), True)
 
 
 def _unpaired(
-    new: Answers, metrics: dict[str, Any], metric: str, margin: float, path: Path
+    new: Predictions, metrics: dict[str, Any], metric: str, margin: float, path: Path
 ) -> GateResult:
     """Take the two scores as independent, which they are less than: a wider, careful interval."""
     now = _estimates(new)
@@ -172,7 +175,7 @@ def _unpaired(
     )
 
 
-def _estimates(answers: Answers) -> dict[str, dict[str, float]]:
+def _estimates(answers: Predictions) -> dict[str, dict[str, float]]:
     groups = group_indices(answers.groups, len(answers))
     rng = np.random.default_rng(0)
 
@@ -217,7 +220,7 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _require_same_split(content: dict[str, Any], new: Answers, path: Path) -> None:
+def _require_same_split(content: dict[str, Any], new: Predictions, path: Path) -> None:
     found = split_hash(new)
     if content["split_sha256"] != found:
         raise DataError(
@@ -229,18 +232,19 @@ def _require_same_split(content: dict[str, Any], new: Answers, path: Path) -> No
         )
 
 
-def _answers_in(content: dict[str, Any], new: Answers, path: Path) -> Answers:
+def _answers_in(content: dict[str, Any], new: Predictions, path: Path) -> Predictions:
     """Rebuild the baseline's answers; the images and their truth are those of ``new``."""
     known = tuple(map(str, content["classes"]))
     classes = (*known, *(name for name in new.classes if name not in known))
     index = {name: number for number, name in enumerate(classes)}
     losses = content.get("losses")
-    return Answers(
+    return Predictions(
         name=str(path),
         classes=classes,
         paths=new.paths,
         true=np.array([index[new.classes[label]] for label in new.true], dtype=np.int64),
         predicted=np.array(content["predicted"], dtype=np.int64),
+        probabilities=None,
         losses=None if losses is None else np.array(losses, dtype=np.float64),
         groups=new.groups,
     )

@@ -22,17 +22,17 @@ from classifier_training.evaluation.label_evidence import (
     KINDS,
     NEIGHBOURS,
     ask_neighbours,
-    read_predictions,
+    collect_predictions,
+    group_numbers,
     require_same_data,
-    together,
 )
 from classifier_training.evaluation.models import usable_device
-from classifier_training.evaluation.tables import read_table
 from classifier_training.inference.prediction_files import format_float
 from classifier_training.metrics.intervals import Estimate, wilson
 from classifier_training.plots.label_sheet import Thumbnail, write_sheet
-from classifier_training.run.reader import open_run
+from classifier_training.run.reader import Run
 from classifier_training.system.files import replacing
+from classifier_training.system.tables import read_table
 
 TABLE, SHEET, NOISE = "suspects.csv", "suspects.png", "label_noise.csv"
 COLUMNS = (
@@ -177,13 +177,13 @@ def find_label_errors(
             corrections made by hand.
     """
     usable = usable_device(device)
-    stored = [open_run(run, data_root) for run in runs]
+    stored = [Run(run, data_root=data_root) for run in runs]
     first = stored[0]
     require_same_data(stored)
     folder = first.folder.path / "suspects" if out is None else Path(out)
     _refuse_handwork(folder / TABLE)
-    groups = together(first)
-    evidence = read_predictions(stored)
+    groups = group_numbers(first)
+    evidence = collect_predictions(stored)
     make_folder(folder)
     evidence = ask_neighbours(
         evidence,

@@ -15,10 +15,8 @@ from classifier_training.data.manifest import Manifest
 from classifier_training.errors import DataError
 from classifier_training.evaluation.confident_learning import Suspicion, judge, leave_one_out
 from classifier_training.evaluation.models import embed, exact_fp32
-from classifier_training.evaluation.predictions import predictions_file
-from classifier_training.evaluation.tables import read_table
-from classifier_training.inference.prediction_files import probability_columns
-from classifier_training.run.reader import StoredRun
+from classifier_training.inference.prediction_files import PROBABILITY_PREFIX
+from classifier_training.run.reader import Run
 
 # Where a prediction comes from:
 # held-out     the run's own network, which did not train on the image;
@@ -63,7 +61,7 @@ class Evidence:
         return rows, found
 
 
-def read_predictions(runs: Sequence[StoredRun]) -> Evidence:
+def collect_predictions(runs: Sequence[Run]) -> Evidence:
     """Collect what runs predicted for their val and test images.
 
     An image that several runs predicted gets the mean of their probabilities.
@@ -91,7 +89,7 @@ def read_predictions(runs: Sequence[StoredRun]) -> Evidence:
 
 def ask_neighbours(
     evidence: Evidence,
-    run: StoredRun,
+    run: Run,
     groups: npt.NDArray[np.int64],
     *,
     batch_size: int,
@@ -126,7 +124,7 @@ def ask_neighbours(
         on_images(done, len(rest))
 
     features = embed(
-        run.model,
+        run.model(),
         manifest,
         rest,
         batch_size=batch_size,
@@ -146,7 +144,7 @@ def ask_neighbours(
     return Evidence(probabilities, kinds)
 
 
-def require_same_data(runs: Sequence[StoredRun]) -> None:
+def require_same_data(runs: Sequence[Run]) -> None:
     """Refuse runs whose images, labels or classes differ.
 
     Raises:
@@ -172,7 +170,7 @@ def require_same_data(runs: Sequence[StoredRun]) -> None:
             )
 
 
-def together(run: StoredRun) -> npt.NDArray[np.int64]:
+def group_numbers(run: Run) -> npt.NDArray[np.int64]:
     """Number the copies in a run's manifest, and its groups.
 
     Copies have the same bytes, or the same pixels where the run measured them.
@@ -182,7 +180,7 @@ def together(run: StoredRun) -> npt.NDArray[np.int64]:
     """
     manifest = run.manifest
     hashes = manifest.hashes
-    facts = run.folder.path / "data" / "image_facts.npz"
+    facts = run.folder.image_stats
     if facts.is_file():
         measured = ImageStats.read(facts, manifest)
         hashes = np.where(measured.decoded[:, None], measured.pixel_hashes, hashes)
@@ -208,7 +206,7 @@ def _content(manifest: Manifest) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def _predictions(run: StoredRun, split: str) -> dict[str, npt.NDArray[np.float64]]:
+def _predictions(run: Run, split: str) -> dict[str, npt.NDArray[np.float64]]:
     """Read the probabilities of a split by path; nothing for a split that the run has not.
 
     Raises:
@@ -218,22 +216,20 @@ def _predictions(run: StoredRun, split: str) -> dict[str, npt.NDArray[np.float64
     rows = manifest.rows(split)
     if not len(rows):
         return {}
-    file = predictions_file(run.folder.path, split)
-    columns = probability_columns(manifest.class_map)
-    fix = f"classifier evaluate {run.folder.path} --split {split}"
-    table = read_table(file, ("path", "true", *columns), fix=fix)
+    found = run.predictions(split)
+    file = run.folder.evaluation(split) / "predictions.csv"
+    fix = f"classifier evaluate {run.path} --split {split}"
     names = manifest.class_map.names
     expected = {manifest.paths[int(row)]: names[manifest.labels[row]] for row in rows}
-    if len(table) != len(rows) or {row["path"]: row["true"] for row in table} != expected:
+    labels = (found.classes[label] for label in found.true)
+    if dict(zip(found.paths, labels, strict=True)) != expected:
         raise _foreign(file, "its paths and labels are not those of the run's manifest", fix)
-    try:
-        found = {row["path"]: np.array([float(row[name]) for name in columns]) for row in table}
-    except ValueError as error:
-        raise _foreign(file, str(error), fix) from error
-    sums = np.array([values.sum() for values in found.values()])
-    if not np.allclose(sums, 1, atol=1e-3):
+    if found.classes != names or found.probabilities is None:
+        columns = f"{PROBABILITY_PREFIX}CLASS"
+        raise _foreign(file, f"its columns {columns} are not those of the run's classes", fix)
+    if not np.allclose(found.probabilities.sum(axis=1), 1, atol=1e-3):
         raise _foreign(file, "the probabilities of an image do not sum to 1", fix)
-    return found
+    return dict(zip(found.paths, found.probabilities, strict=True))
 
 
 def _foreign(file: Path, reason: str, fix: str) -> DataError:

@@ -20,8 +20,8 @@ from classifier_training.inference.class_map import ClassMap
 from classifier_training.inference.predictor import Predictor
 from classifier_training.models.normalize import Normalize
 from classifier_training.run.checkpoint import TrainedModel
-from classifier_training.run.folder import RUN_JSON, RunFolder
-from classifier_training.run.reader import open_best
+from classifier_training.run.folder import RUN_JSON
+from classifier_training.run.reader import Run
 
 
 def infer(
@@ -162,24 +162,27 @@ class Subject:
         path: As it was given.
         backend: What computes.
         class_map: Its classes.
-        run: The run folder; None for a bare ONNX file.
+        run: The run; None for a bare ONNX file.
         infer: Computes ``(N, C)`` float32 logits.
     """
 
     path: Path
     backend: Backend
     class_map: ClassMap
-    run: RunFolder | None
+    run: Run | None
     infer: Infer
 
 
-def open_subject(path: Path, backend: Backend | None, device: str) -> Subject:
+def open_subject(
+    path: Path, backend: Backend | None, device: str, data_root: Path | str | None = None
+) -> Subject:
     """Open a run folder or an ONNX file.
 
     Args:
         path: Either.
         backend: Default: torch for a run, onnx for an ONNX file.
         device: A torch device; onnxruntime runs on the CPU.
+        data_root: Where the images of a run are, if they moved.
 
     Raises:
         ConfigError: The backend cannot run this, or the device cannot be used.
@@ -197,20 +200,18 @@ def open_subject(path: Path, backend: Backend | None, device: str) -> Subject:
             fix="--backend onnx",
         )
     if chosen == "torch":
-        folder, usable = RunFolder(path), usable_device(device)
-        model = open_best(folder)
-        return Subject(path, chosen, model.metadata.class_map, folder, _by_torch(model, usable))
+        run, usable = Run(path, data_root=data_root), usable_device(device)
+        model = run.model()
+        return Subject(path, chosen, model.metadata.class_map, run, _by_torch(model, usable))
     if device != "cpu":
         raise ConfigError(
             f"--device {device} was asked for, but onnxruntime is used on the CPU",
             expected="--device cpu with --backend onnx",
             fix="--device cpu, or --backend torch with a run folder",
         )
-    run = None if is_onnx else RunFolder(path)
-    if run is not None:
-        run.read_record()
+    stored = None if is_onnx else Run(path, data_root=data_root)
     predictor = Predictor.load(path)
-    return Subject(path, chosen, predictor.class_map, run, _by_onnx(predictor))
+    return Subject(path, chosen, predictor.class_map, stored, _by_onnx(predictor))
 
 
 def _by_torch(model: TrainedModel, device: torch.device) -> Infer:

@@ -1,9 +1,8 @@
-"""What a model answered on labelled images, read from wherever it was written. No torch."""
+"""Predictions of a run, a file or an ONNX model, and pairs of them. No torch."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,113 +10,39 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier_training.errors import DataError
-from classifier_training.evaluation.tables import (
-    LabelledImages,
-    data_root_of,
-    read_groups,
-    read_table,
-)
+from classifier_training.evaluation.labelled_images import LabelledImages
 from classifier_training.inference.agreement import softmax
 from classifier_training.inference.images import read_image
-from classifier_training.inference.prediction_files import PROBABILITY_PREFIX
 from classifier_training.inference.predictor import Predictor
+from classifier_training.run.folder import RUN_JSON
+from classifier_training.run.predictions import Predictions, losses_of, read_predictions
+from classifier_training.run.reader import Run
 
 _BATCH = 32
-# The smallest probability that counts: softmax in float32 reaches 0, whose logarithm is none.
-_LEAST = float(np.finfo(np.float32).tiny)
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Truth and answer for each image, in the order of ``paths``.
-
-    Attributes:
-        name: What to call them: the file or folder they come from.
-        classes: Names of the indices below.
-        paths: ``N`` paths, sorted, each once.
-        true: ``(N,)`` int64 indices of the true classes.
-        predicted: ``(N,)`` int64 indices of the answers.
-        losses: ``(N,)`` float64 negative log-likelihoods of the truth in nats (uncalibrated), or
-            None where the source has no probabilities.
-        groups: ``N`` names of groups whose images belong together, ``""`` for an image on its own;
-            None when nothing is known of groups.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    paths: tuple[str, ...]
-    true: npt.NDArray[np.int64]
-    predicted: npt.NDArray[np.int64]
-    losses: npt.NDArray[np.float64] | None
-    groups: tuple[str, ...] | None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
-def predictions_file(source: Path, split: str) -> Path:
-    """Return the ``predictions.csv`` that a run folder (or an ``evaluate --out``) holds.
-
-    Raises:
-        DataError: It holds none for the split.
-    """
-    if not source.is_dir():
-        return source
-    path = source / "evaluation" / split / "predictions.csv"
-    beside = source / "predictions.csv"
-    found = beside if beside.is_file() and not path.is_file() else path
-    if not found.is_file():
-        raise DataError(
-            f"{source} has no evaluation/{split}/predictions.csv",
-            expected=f"a run whose {split} split was evaluated",
-            fix=f"classifier evaluate {source} --split {split}",
-        )
-    return found
-
-
-def read_answers(source: Path, split: str) -> Answers:
+def read_source(source: Path, split: str) -> Predictions:
     """Read what ``evaluate`` recorded.
 
     Args:
-        source: A run folder, or a ``predictions.csv`` (columns ``path,true,predicted``, and
-            ``prob:<class>`` for the losses).
+        source: A run folder, what ``evaluate --out`` wrote, or a ``predictions.csv``.
         split: The split of a run folder.
 
     Raises:
-        DataError: The file is missing, damaged, or has no truth.
+        DataError: The file is missing, damaged, or has no true classes.
     """
-    path = predictions_file(source, split)
-    fix = "give what `classifier evaluate` writes: evaluation/SPLIT/predictions.csv"
-    rows = read_table(path, ("path", "true", "predicted"), fix=fix)
-    if not rows:
-        raise DataError(f"{path} has no rows", expected="one row an image", fix=fix)
-    rows.sort(key=lambda row: row["path"])
-    named = [
-        column.removeprefix(PROBABILITY_PREFIX)
-        for column in rows[0]
-        if column.startswith(PROBABILITY_PREFIX)
-    ]
-    seen = {row[column] for row in rows for column in ("true", "predicted")}
-    classes = (*named, *sorted(seen - set(named)))
-    index = {name: number for number, name in enumerate(classes)}
-    paths = tuple(row["path"] for row in rows)
-    _refuse_repeats(paths, path)
-    groups = read_groups(source) if source.is_dir() else {}
-    return Answers(
-        name=str(source),
-        classes=classes,
-        paths=paths,
-        true=np.array([index[row["true"]] for row in rows], dtype=np.int64),
-        predicted=np.array([index[row["predicted"]] for row in rows], dtype=np.int64),
-        losses=_losses(rows, set(named), path),
-        groups=tuple(groups.get(name, "") for name in paths) if groups else None,
-    )
+    if not source.is_dir():
+        return read_predictions(source)
+    beside = source / "predictions.csv"
+    if beside.is_file() and not (source / "evaluation" / split / "predictions.csv").is_file():
+        return read_predictions(beside, name=str(source))
+    return Run(source).predictions(split)
 
 
-def answer(
+def predict_images(
     predictor: Predictor, images: LabelledImages, on_images: Callable[[int, int], None]
-) -> Answers:
-    """Let an exported model answer.
+) -> Predictions:
+    """Predict labelled images with an exported model.
 
     Args:
         predictor: The model.
@@ -129,35 +54,39 @@ def answer(
     """
     class_map = predictor.class_map
     true = images.indices(class_map)
-    predicted, losses = np.empty(len(true), np.int64), np.empty(len(true))
+    probabilities = np.empty((len(true), len(class_map)))
     for start in range(0, len(true), _BATCH):
         files = images.files[start : start + _BATCH]
         pixels = np.stack([predictor.spec.resize_image(read_image(file)) for file in files])
-        probabilities = softmax(predictor.logits(pixels)).astype(np.float64)
-        rows = slice(start, start + len(files))
-        predicted[rows] = probabilities.argmax(axis=1)
-        losses[rows] = log_loss(probabilities[np.arange(len(files)), true[rows]])
+        probabilities[start : start + len(files)] = softmax(predictor.logits(pixels))
         on_images(start + len(files), len(true))
-    return Answers(
-        str(predictor.path), class_map.names, images.paths, true, predicted, losses, images.groups
+    return Predictions(
+        name=str(predictor.path),
+        classes=class_map.names,
+        paths=images.paths,
+        true=true,
+        predicted=probabilities.argmax(axis=1).astype(np.int64),
+        probabilities=probabilities,
+        losses=losses_of(probabilities, true),
+        groups=images.groups,
     )
 
 
-def answers_of(
+def predictions_of(
     source: Path,
     split: str,
     *,
     data: Path | None,
-    like: Answers | None,
+    like: Predictions | None,
     on_images: Callable[[int, int], None],
-) -> Answers:
-    """Return the answers of a run folder, a ``predictions.csv`` or an ONNX file.
+) -> Predictions:
+    """Return the predictions of a run folder, a ``predictions.csv`` or an ONNX file.
 
     Args:
         source: Which one.
         split: The split of a run folder, or the folder below ``data`` that is read.
         data: Where the images of an ONNX file lie, or a run that knows it.
-        like: Answers whose images (below ``data``) an ONNX file is asked about; without them
+        like: Predictions whose images (below ``data``) an ONNX file is asked about; without them
             ``data`` is read as a run or a folder per class.
         on_images: Called with (done, total) while a model runs.
 
@@ -166,13 +95,13 @@ def answers_of(
         ExportError: The ONNX file or its sidecar cannot be used.
     """
     if source.suffix != ".onnx":
-        return read_answers(source, split)
+        return read_source(source, split)
     predictor = Predictor.load(source)
     if data is None and like is not None and Path(like.name).is_dir():
-        data = data_root_of(Path(like.name))
+        data = Run(like.name).data_root
     if data is None:
         raise DataError(
-            f"{source} is a model, and nothing says on which images it is to be compared",
+            f"{source} is a model, but the images to compare it on are not given",
             expected="the folder with the labelled images",
             fix="--data DIR",
         )
@@ -180,68 +109,29 @@ def answers_of(
         images = LabelledImages.find(data, split)
     else:
         labels = tuple(like.classes[index] for index in like.true)
-        root = data_root_of(data) if (data / "run.json").is_file() else data
+        root = Run(data).data_root if (data / RUN_JSON).is_file() else data
         files = tuple(root / name for name in like.paths)
         images = LabelledImages(like.paths, files, labels, like.groups)
-    return answer(predictor, images, on_images)
-
-
-def log_loss(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the negative logarithms of probabilities of the truth, any shape, finite."""
-    return -np.log(np.maximum(probabilities, _LEAST))
-
-
-def _refuse_repeats(paths: Sequence[str], source: Path) -> None:
-    for first, second in itertools.pairwise(paths):
-        if first == second:
-            raise DataError(
-                f"{source} lists {first} twice",
-                expected="one row an image",
-                fix="remove the repeated row",
-            )
-
-
-def _losses(
-    rows: list[dict[str, str]], named: set[str], path: Path
-) -> npt.NDArray[np.float64] | None:
-    if any(row["true"] not in named for row in rows):
-        return None
-    try:
-        of_truth = np.array([float(row[PROBABILITY_PREFIX + row["true"]]) for row in rows])
-    except ValueError as error:
-        raise DataError(
-            f"{path} holds a probability that is no number: {error}",
-            expected="numbers in 0..1",
-            fix="restore the file, or evaluate again",
-        ) from error
-    wrong = np.flatnonzero(~((of_truth >= 0) & (of_truth <= 1 + 1e-6)))
-    if len(wrong):
-        row = rows[int(wrong[0])]
-        raise DataError(
-            f"{path} gives {row['path']} the probability {of_truth[wrong[0]]}",
-            expected="numbers in 0..1",
-            fix="restore the file, or evaluate again",
-        )
-    return log_loss(of_truth)
+    return predict_images(predictor, images, on_images)
 
 
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The answers of A and B to the same images.
+class PairedPredictions:
+    """The predictions of A and B for the same images.
 
     Attributes:
         names: What A and B are called.
         classes: Names of the indices below.
         paths: ``N`` paths, sorted.
         true: ``(N,)`` int64 indices of the true classes.
-        predicted: A's and B's answers, ``(N,)`` int64 each.
+        predicted: A's and B's predictions, ``(N,)`` int64 each.
         losses: A's and B's losses, ``(N,)`` float64 each, or None when one has none.
         groups: ``(N,)`` int64 from 0 without gaps; images of one group are drawn together.
         grouped: Whether some group has several images.
-        left_out: Images that only one of the two answered.
+        left_out: Images that only one of the two has a prediction for.
     """
 
     names: tuple[str, str]
@@ -258,13 +148,13 @@ class Pair:
         return len(self.paths)
 
 
-def pair_answers(a: Answers, b: Answers, *, common: bool = False) -> Pair:
-    """Match answers by path.
+def pair_predictions(a: Predictions, b: Predictions, *, common: bool = False) -> PairedPredictions:
+    """Match predictions by path.
 
     Args:
         a: One.
         b: The other.
-        common: Pass over the images that only one of them answered.
+        common: Skip the images that only one of them has.
 
     Raises:
         DataError: Different images (without ``common``), none in common, or different truth.
@@ -286,7 +176,7 @@ def pair_answers(a: Answers, b: Answers, *, common: bool = False) -> Pair:
     losses = None
     if a.losses is not None and b.losses is not None:
         losses = (a.losses[rows_a], b.losses[rows_b])
-    return Pair(
+    return PairedPredictions(
         names=(a.name, b.name),
         classes=classes,
         paths=tuple(shared),
@@ -309,7 +199,7 @@ def group_indices(groups: tuple[str, ...] | None, images: int) -> npt.NDArray[np
 
 
 def _groups(
-    a: Answers, b: Answers, rows_a: npt.NDArray[np.int64], rows_b: npt.NDArray[np.int64]
+    a: Predictions, b: Predictions, rows_a: npt.NDArray[np.int64], rows_b: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], bool]:
     known, rows = (a.groups, rows_a) if a.groups is not None else (b.groups, rows_b)
     names = None if known is None else tuple(known[int(row)] for row in rows)
@@ -317,14 +207,14 @@ def _groups(
     return groups, bool(len(groups)) and int(groups.max()) + 1 < len(groups)
 
 
-def _different_images(a: Answers, b: Answers, shared: list[str]) -> DataError:
-    def some(left: Answers, right: Answers) -> str:
+def _different_images(a: Predictions, b: Predictions, shared: list[str]) -> DataError:
+    def some(left: Predictions, right: Predictions) -> str:
         only = sorted(set(left.paths) - set(right.paths))
         listed = ", ".join(only[:_SHOWN]) + (", …" if len(only) > _SHOWN else "")
         return f"{len(only):,} only in {left.name}" + (f" ({listed})" if only else "")
 
     return DataError(
-        f"A and B did not answer the same images: {len(shared):,} in common, {some(a, b)}, "
+        f"A and B have predictions for different images: {len(shared):,} in common, {some(a, b)}, "
         f"{some(b, a)}",
         expected="the same images, named by the same paths",
         fix="evaluate both on the same split"
@@ -333,8 +223,8 @@ def _different_images(a: Answers, b: Answers, shared: list[str]) -> DataError:
 
 
 def _require_same_truth(
-    a: Answers,
-    b: Answers,
+    a: Predictions,
+    b: Predictions,
     classes: tuple[str, ...],
     paths: list[str],
     true_a: npt.NDArray[np.int64],

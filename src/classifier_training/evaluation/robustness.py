@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from classifier_training.errors import ConfigError
+from classifier_training.evaluation.labelled_images import LabelledImages
 from classifier_training.evaluation.predictions import group_indices
-from classifier_training.evaluation.tables import LabelledImages
 from classifier_training.inference.images import read_image
 from classifier_training.inference.predictor import Predictor
 from classifier_training.metrics.bootstrap import macro_intervals

@@ -42,9 +42,8 @@ from classifier_training.inference.sidecar import (
     variant_files,
 )
 from classifier_training.metrics.paired import weighted_scores
-from classifier_training.run.folder import RunFolder
 from classifier_training.run.provenance import machine
-from classifier_training.run.reader import open_manifest
+from classifier_training.run.reader import Run
 from classifier_training.system.files import replacing, write_json
 from classifier_training.system.parallel import prefetch_map
 from classifier_training.system.progress import progress
@@ -252,12 +251,12 @@ def export_int8(
         ExportError: There is no ``model.onnx``, or int8 loses too much or is not faster here; the
             message has the numbers, and no int8 file is left.
     """
-    folder = RunFolder(Path(run))
-    folder.read_record()
+    stored = Run(run, data_root=data_root)
+    folder = stored.folder
     onnx, sidecar_file = variant_files(folder.path, "int8")
     remove_pair(onnx, sidecar_file)  # what an earlier export was content with
     before = Predictor.load(folder.path)
-    manifest = open_manifest(folder, before.class_map, data_root)
+    manifest = stored.manifest
     rows = manifest.rows("val")
     val = rows[spread(manifest.labels[rows], _MOST_SCORED)]
     labels = manifest.labels[val]

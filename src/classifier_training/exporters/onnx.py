@@ -43,7 +43,7 @@ from classifier_training.inference.sidecar import (
 from classifier_training.inference.verification import verify_golden
 from classifier_training.run.checkpoint import TrainedModel, weights_sha256
 from classifier_training.run.folder import RunFolder
-from classifier_training.run.reader import open_run
+from classifier_training.run.reader import Run
 from classifier_training.system.files import replacing, write_json
 
 
@@ -134,11 +134,12 @@ def export(run: Path | str, *, opset: int = 18, data_root: Path | str | None = N
         DataError: A validation image cannot be read.
         ExportError: onnxruntime does not reproduce torch; no file is left.
     """
-    stored = open_run(run, data_root)
+    stored = Run(run, data_root=data_root)
+    model = stored.model()
     exact_fp32()
     rows = stored.manifest.rows("val")[:MOST_VERIFIED]
     logits = infer(
-        stored.model,
+        model,
         stored.manifest,
         rows,
         batch_size=32,
@@ -146,7 +147,7 @@ def export(run: Path | str, *, opset: int = 18, data_root: Path | str | None = N
         device=torch.device("cpu"),
         on_images=lambda _: None,
     )
-    return export_verified(stored.folder, stored.model, stored.manifest, rows, logits, opset=opset)
+    return export_verified(stored.folder, model, stored.manifest, rows, logits, opset=opset)
 
 
 def export_verified(

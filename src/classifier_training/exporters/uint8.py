@@ -25,8 +25,7 @@ from classifier_training.inference.sidecar import (
     variant_files,
 )
 from classifier_training.inference.verification import verify_golden
-from classifier_training.run.folder import RunFolder
-from classifier_training.run.reader import open_manifest
+from classifier_training.run.reader import Run
 from classifier_training.system.files import replacing, write_json
 from classifier_training.system.progress import progress
 
@@ -109,12 +108,12 @@ def export_pixels(run: Path | str, *, data_root: Path | str | None = None) -> Pi
         DataError: A val image cannot be read.
         ExportError: There is no ``model.onnx``, or the copy answers otherwise; none is left.
     """
-    folder = RunFolder(Path(run))
-    folder.read_record()
+    stored = Run(run, data_root=data_root)
+    folder = stored.folder
     onnx, sidecar_file = variant_files(folder.path, "uint8")
     remove_pair(onnx, sidecar_file)
     model = Predictor.load(folder.path)
-    manifest = open_manifest(folder, model.class_map, data_root)
+    manifest = stored.manifest
     files = [manifest.file(int(row)) for row in manifest.rows("val")[:MOST_VERIFIED]]
     with replacing(onnx) as temporary:
         write_pixels_onnx(model.path, temporary, model.spec)

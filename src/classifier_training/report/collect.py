@@ -25,12 +25,8 @@ from classifier_training.report.sections import (
 from classifier_training.report.settings import settings_of
 from classifier_training.report.trust import calibration_of
 from classifier_training.report.verdict import verdict_of
-from classifier_training.run.report_data import (
-    EvaluatedSplit,
-    Indices,
-    StoredReportData,
-    read_stored,
-)
+from classifier_training.run.predictions import Indices
+from classifier_training.run.reader import Run, StoredEvaluation
 from classifier_training.system.progress import OnProgress
 
 _NEAR_COPIES = "near-duplicate-across-splits"
@@ -43,17 +39,17 @@ def collect(
 
     Args:
         run: Its folder.
-        previous: A run to compare with, on the images that both answered.
+        previous: A run to compare with, on the images that both predicted.
         data_root: Where the images lie now; by default where the run found them.
         on_images: Called with (done, total) while images are shrunk.
 
     Raises:
         ResumeError: It is no run.
-        DataError: It was not evaluated, a file is damaged, or the previous run answered none of
+        DataError: It was not evaluated, a file is damaged, or the previous run predicted none of
             the same images.
     """
-    data = read_stored(run)
-    split = data.splits[0]
+    data = Run(run)
+    split = data.evaluations[0]
     verdict = verdict_of(data, previous)
     root = Path(str(data.record["data_root"])) if data_root is None else data_root
     pictures = thumbnails(root, wanted_paths(split), on_images)
@@ -74,7 +70,7 @@ def collect(
         calibration=calibration_of(data, split),
         causes=tuple(ranked_causes(evidence)),
         errors=evidence.errors,
-        settings=settings_of(data.config, str(data.record["command"])),
+        settings=settings_of(data.settings, str(data.record["command"])),
         environment=environment_of(data),
         model=model_of(data),
         command=again(str(data.record["command"])),
@@ -83,10 +79,10 @@ def collect(
     )
 
 
-def evidence_of(data: StoredReportData, split: EvaluatedSplit) -> Evidence:
+def evidence_of(data: Run, split: StoredEvaluation) -> Evidence:
     """Gather what causes of error are judged by."""
     best = data.record.get("best")
-    answered = split.answered
+    predictions = split.predictions
     suspects = None
     if data.suspects is not None:
         suspects = frozenset(row["path"] for row in data.suspects if row["suspect"] == "yes")
@@ -94,14 +90,14 @@ def evidence_of(data: StoredReportData, split: EvaluatedSplit) -> Evidence:
         run=str(data.folder.path),
         split=split.name,
         classes=split.classes,
-        true=answered.true,
-        predicted=answered.predicted,
-        confidence=answered.confidence,
-        paths=answered.paths,
+        true=predictions.true,
+        predicted=predictions.predicted,
+        confidence=predictions.confidence,
+        paths=predictions.paths,
         train_counts=_train_counts(data, split.classes),
         worse_slices=worse_slices(split.slices),
         suspects=suspects,
-        contradicting=contradicting_paths(data.findings or []),
+        contradicting=contradicting_paths(data.findings),
         history=tuple(
             Epoch(int(row["epoch"]), row["train/acc_top1"], row["val/acc_top1"])
             for row in data.history
@@ -109,8 +105,8 @@ def evidence_of(data: StoredReportData, split: EvaluatedSplit) -> Evidence:
         ),
         best_epoch=-1 if best is None else int(best["epoch"]),
         others=tuple(
-            SplitScore(other.name, int((~other.answered.wrong).sum()), other.images)
-            for other in data.splits
+            SplitScore(other.name, int((~other.predictions.wrong).sum()), other.images)
+            for other in data.evaluations
             if other is not split
         ),
     )
@@ -128,21 +124,21 @@ def contradicting_paths(findings: list[dict[str, Any]]) -> frozenset[str]:
     )
 
 
-def _train_counts(data: StoredReportData, classes: tuple[str, ...]) -> Indices | None:
-    splits = (data.statistics or {}).get("splits", {})
+def _train_counts(data: Run, classes: tuple[str, ...]) -> Indices | None:
+    splits = data.statistics.get("splits", {})
     counts = splits.get("train", {}).get("per_class")
     if counts is None:
         return None
     return np.array([int(counts.get(name, 0)) for name in classes], dtype=np.int64)
 
 
-def _subtitle(data: StoredReportData) -> str:
-    config = data.config
-    trained = (data.statistics or {}).get("splits", {}).get("train", {}).get("images")
+def _subtitle(data: Run) -> str:
+    config = data.settings
+    trained = data.statistics.get("splits", {}).get("train", {}).get("images")
     parts = [
         str(config.get("model.name", "a model")),
         f"{config.get('transforms.image_size')} px",
-        f"{len(data.splits[0].classes):,} classes",
+        f"{len(data.evaluations[0].classes):,} classes",
         *([f"{trained:,} training images"] if trained else []),
         f"begun {str(data.record['started'])[:16].replace('T', ' ')} UTC",
     ]

@@ -18,7 +18,8 @@ from classifier_training.inference.images import decode_image
 from classifier_training.report.content import Gallery, Tile
 from classifier_training.report.formatting import percent
 from classifier_training.report.matrix import images_behind
-from classifier_training.run.report_data import Answered, EvaluatedSplit, StoredReportData
+from classifier_training.run.predictions import Predictions
+from classifier_training.run.reader import Run, StoredEvaluation
 from classifier_training.system.progress import OnProgress
 from classifier_training.system.resources import available_cores
 
@@ -99,31 +100,31 @@ MOST_TILES = 24
 _MOST_OVERLAYS = 24
 
 
-def worst_rows(answered: Answered) -> list[int]:
+def worst_rows(predictions: Predictions) -> list[int]:
     """Return the wrong answers, the most confident first."""
-    wrong = np.flatnonzero(answered.wrong)
-    order = np.argsort(-answered.confidence[wrong], kind="stable")
+    wrong = np.flatnonzero(predictions.wrong)
+    order = np.argsort(-predictions.confidence[wrong], kind="stable")
     return [int(row) for row in wrong[order][:MOST_TILES]]
 
 
-def unsure_rows(answered: Answered) -> list[int]:
+def unsure_rows(predictions: Predictions) -> list[int]:
     """Return the answers whose two best classes were closest, the closest first."""
-    margin = answered.confidence - answered.second_confidence
+    margin = predictions.confidence - predictions.second_confidence
     return [int(row) for row in np.argsort(margin, kind="stable")[:MOST_TILES]]
 
 
-def wanted_paths(split: EvaluatedSplit) -> list[str]:
+def wanted_paths(split: StoredEvaluation) -> list[str]:
     """Return the images that a report shows, the most wanted first."""
-    answered = split.answered
-    rows = [*worst_rows(answered), *unsure_rows(answered), *images_behind(answered)]
-    return [answered.paths[row] for row in dict.fromkeys(rows)]
+    predictions = split.predictions
+    rows = [*worst_rows(predictions), *unsure_rows(predictions), *images_behind(predictions)]
+    return [predictions.paths[row] for row in dict.fromkeys(rows)]
 
 
-def gallery_of(data: StoredReportData, split: EvaluatedSplit, pictures: Pictures) -> Gallery:
+def gallery_of(data: Run, split: StoredEvaluation, pictures: Pictures) -> Gallery:
     """Fill the gallery."""
     return Gallery(
-        worst=_tiles(split, worst_rows(split.answered), pictures),
-        unsure=_tiles(split, unsure_rows(split.answered), pictures),
+        worst=_tiles(split, worst_rows(split.predictions), pictures),
+        unsure=_tiles(split, unsure_rows(split.predictions), pictures),
         overlays=tuple(
             Tile(
                 uri=overlay(data.folder.path, str(item["overlay"])),
@@ -141,25 +142,25 @@ def gallery_of(data: StoredReportData, split: EvaluatedSplit, pictures: Pictures
     )
 
 
-def behind_cells(split: EvaluatedSplit, pictures: Pictures) -> dict[str, Any]:
+def behind_cells(split: StoredEvaluation, pictures: Pictures) -> dict[str, Any]:
     """Return what the script needs to show the images of a cell, as plain JSON values.
 
     ``images`` holds ``[true, predicted, confidence, path, picture]``, the last one an index into
     ``pictures`` or -1.
     """
-    answered = split.answered
+    predictions = split.predictions
     uris: list[str] = []
     images = []
-    for row in images_behind(answered):
-        uri = pictures.uris.get(answered.paths[row])
+    for row in images_behind(predictions):
+        uri = pictures.uris.get(predictions.paths[row])
         if uri is not None:
             uris.append(uri)
         images.append(
             [
-                int(answered.true[row]),
-                int(answered.predicted[row]),
-                round(float(answered.confidence[row]), 4),
-                answered.paths[row],
+                int(predictions.true[row]),
+                int(predictions.predicted[row]),
+                round(float(predictions.confidence[row]), 4),
+                predictions.paths[row],
                 -1 if uri is None else len(uris) - 1,
             ]
         )
@@ -168,18 +169,18 @@ def behind_cells(split: EvaluatedSplit, pictures: Pictures) -> dict[str, Any]:
     return {"classes": list(split.classes), "cells": cells, "images": images, "pictures": uris}
 
 
-def _tiles(split: EvaluatedSplit, rows: Sequence[int], pictures: Pictures) -> tuple[Tile, ...]:
-    answered, names = split.answered, split.classes
+def _tiles(split: StoredEvaluation, rows: Sequence[int], pictures: Pictures) -> tuple[Tile, ...]:
+    predictions, names = split.predictions, split.classes
     return tuple(
         Tile(
-            uri=pictures.uris.get(answered.paths[row]),
-            path=answered.paths[row],
-            true=names[answered.true[row]],
-            predicted=names[answered.predicted[row]],
-            is_right=bool(answered.true[row] == answered.predicted[row]),
-            confidence=percent(float(answered.confidence[row])),
-            second=names[answered.second[row]],
-            second_confidence=percent(float(answered.second_confidence[row])),
+            uri=pictures.uris.get(predictions.paths[row]),
+            path=predictions.paths[row],
+            true=names[predictions.true[row]],
+            predicted=names[predictions.predicted[row]],
+            is_right=bool(predictions.true[row] == predictions.predicted[row]),
+            confidence=percent(float(predictions.confidence[row])),
+            second=names[predictions.second[row]],
+            second_confidence=percent(float(predictions.second_confidence[row])),
         )
         for row in rows
     )

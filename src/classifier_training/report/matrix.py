@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifier_training.plots.class_names import short_name
-from classifier_training.run.report_data import Answered, EvaluatedSplit
+from classifier_training.run.predictions import Predictions
+from classifier_training.run.reader import StoredEvaluation
 
 # Images listed behind a cell; the rest is in predictions.csv.
 MOST_WRONG, MOST_RIGHT = 24, 6
@@ -72,7 +73,7 @@ class Matrix:
         return self.side * len(self.names)
 
 
-def matrix_of(split: EvaluatedSplit) -> Matrix:
+def matrix_of(split: StoredEvaluation) -> Matrix:
     """Lay out the matrix of a split: readable with 2 classes, with 43 and with 300."""
     names, counts = split.classes, split.confusion
     support = counts.sum(axis=1)
@@ -113,7 +114,7 @@ def _side(classes: int) -> int:
     return max(3, min(32, 720 // classes))
 
 
-def images_behind(answered: Answered) -> list[int]:
+def images_behind(answered: Predictions) -> list[int]:
     """Return the rows that are listed behind cells, the most wanted first.
 
     Of each cell the most confident; mistakes before right answers, and one of each cell before the

@@ -13,12 +13,13 @@ from typing import Any
 
 import yaml
 
+from classifier_training.inference.sidecar import sha256_of
 from classifier_training.models.backbones import BACKBONES
 from classifier_training.models.weights import PUBLISHED
 from classifier_training.report.card_sections import limits, score_sections, shown
 from classifier_training.report.markdown import block, bullets, printable, table, text
-from classifier_training.run.card_facts import CardFacts, read_facts
 from classifier_training.run.folder import RunFolder
+from classifier_training.run.reader import Run
 from classifier_training.system.files import replacing
 
 # What each resize mode is with Pillow; the rule in words stands in the preprocessing block.
@@ -76,24 +77,24 @@ for path in sys.argv[1:]:
 """
 
 
-def preprocessing(facts: CardFacts) -> Iterator[str]:
+def preprocessing(run: Run) -> Iterator[str]:
     """Yield the section on preprocessing: the sidecar's own words, all of them."""
     yield "## Preprocessing"
     yield (
         "The scores hold for this preprocessing alone. Normalisation is not in the graph. The "
         "golden vectors of `labels_mapping.json` check another implementation."
     )
-    complete = {key: facts.sidecar[key] for key in ("preprocessing", "normalization")}
+    complete = {key: run.sidecar[key] for key in ("preprocessing", "normalization")}
     yield block(json.dumps(complete, indent=2, ensure_ascii=False), "json")
 
 
-def how_to_use(facts: CardFacts) -> Iterator[str]:
+def how_to_use(run: Run) -> Iterator[str]:
     """Yield the section with programs; each takes image files as arguments."""
     yield "## How to use it"
     yield "Beside `model.onnx` and `labels_mapping.json`, with the package:"
     yield block(_WITH_PACKAGE, "python")
     yield "Or with numpy, Pillow and onnxruntime alone, for opaque images of 8 bits:"
-    yield block(_program(facts.sidecar["preprocessing"]["resize"]), "python")
+    yield block(_program(run.sidecar["preprocessing"]["resize"]), "python")
 
 
 def _program(resize: str) -> str:
@@ -120,47 +121,47 @@ def write_model_card(folder: RunFolder) -> Path:
         OSError: A file of the run is missing, or the card cannot be written.
         ValueError: A file of the run is damaged.
     """
-    facts = read_facts(folder)
+    run = Run(folder.path)
     # A path or command may hold bytes that are no text.
-    content = model_card(facts).encode("utf-8", "backslashreplace")
+    content = model_card(run).encode("utf-8", "backslashreplace")
     with replacing(folder.model_card) as temporary:
         temporary.write_bytes(content)
     return folder.model_card
 
 
-def model_card(facts: CardFacts) -> str:
+def model_card(run: Run) -> str:
     """Return the card as Markdown."""
-    classes = facts.sidecar["num_classes"]
+    classes = run.sidecar["num_classes"]
     parts = [
-        f"# {text(_name(facts))}",
-        _headline(facts),
+        f"# {text(_name(run))}",
+        _headline(run),
         "## The model",
-        bullets(_model(facts)),
+        bullets(_model(run)),
         "## Data",
-        bullets(_data(facts)),
-        *_class_counts(facts, classes),
-        *score_sections(facts),
-        *preprocessing(facts),
-        *how_to_use(facts),
+        bullets(_data(run)),
+        *_class_counts(run, classes),
+        *score_sections(run),
+        *preprocessing(run),
+        *how_to_use(run),
         "## Files",
-        _files(facts),
+        _files(run),
         "## How it was made",
-        *_made(facts),
+        *_made(run),
         "## Limits",
-        bullets(limits(facts)),
+        bullets(limits(run)),
     ]
-    return f"{_front_matter(facts)}\n\n" + "\n\n".join(parts) + "\n"
+    return f"{_front_matter(run)}\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _front_matter(facts: CardFacts) -> str:
+def _front_matter(run: Run) -> str:
     """Return the metadata that the Hub reads, without a licence: that is the publisher's."""
-    split = facts.judged_on
-    metrics = facts.splits[split].metrics["metrics"]
+    split = run.reported_split
+    metrics = run.metrics(split)["metrics"]
     found = [
         {"type": kind, "name": name, "value": round(metrics[key]["value"], 4)}
         for key, (kind, name) in _HUB_METRICS.items()
     ]
-    data = printable(_data_name(facts))
+    data = printable(_data_name(run))
     result = {
         "task": {"type": "image-classification", "name": "Image Classification"},
         "dataset": {"type": data, "name": data, "split": split},
@@ -169,17 +170,17 @@ def _front_matter(facts: CardFacts) -> str:
     content = {
         "library_name": "onnx",
         "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "onnx", facts.sidecar["model"]["architecture"]],
+        "tags": ["image-classification", "onnx", run.sidecar["model"]["architecture"]],
         "metrics": [item["type"] for item in found],
-        "model-index": [{"name": printable(_name(facts)), "results": [result]}],
+        "model-index": [{"name": printable(_name(run)), "results": [result]}],
     }
     written = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     return f"---\n# license: to be chosen by whoever publishes the model\n{written}---"
 
 
-def _headline(facts: CardFacts) -> str:
-    split, card = facts.judged_on, facts.sidecar
-    metrics = facts.splits[split].metrics
+def _headline(run: Run) -> str:
+    split, card = run.reported_split, run.sidecar
+    metrics = run.metrics(split)
     return (
         f"{text(card['model']['architecture'])} that classifies images into "
         f"{card['num_classes']} classes. Top-1 accuracy on {metrics['images']:,} {split} images: "
@@ -188,8 +189,8 @@ def _headline(facts: CardFacts) -> str:
     )
 
 
-def _model(facts: CardFacts) -> Iterator[str]:
-    card = facts.sidecar
+def _model(run: Run) -> Iterator[str]:
+    card = run.sidecar
     model, origin = card["model"], card["provenance"]
     size = card["preprocessing"]["image_size"]
     yield f"Architecture: {text(model['architecture'])} with a linear head."
@@ -200,9 +201,9 @@ def _model(facts: CardFacts) -> Iterator[str]:
     )
     yield (
         f"Exported weights: {origin['weights']}, of epoch {origin['epoch'] + 1} of "
-        f"{facts.record['max_epochs']}."
+        f"{run.record['max_epochs']}."
     )
-    yield f"Started from {_start(facts.config, facts.record)}."
+    yield f"Started from {_start(run.config, run.record)}."
 
 
 def _start(config: dict[str, Any], record: dict[str, Any]) -> str:
@@ -226,11 +227,11 @@ def _start(config: dict[str, Any], record: dict[str, Any]) -> str:
     )
 
 
-def _data(facts: CardFacts) -> Iterator[str]:
-    config, statistics = facts.config["data"], facts.statistics
+def _data(run: Run) -> Iterator[str]:
+    config, statistics = run.config["data"], run.statistics
     paths = [config[f"{split}_path"] for split in ("train", "val", "test")]
     named = "".join(f", {_file(path)}" for path in paths if path)
-    yield f"Source: {text(_data_name(facts))} ({config['source']}{named})."
+    yield f"Source: {text(_data_name(run))} ({config['source']}{named})."
     for split, content in statistics["splits"].items():
         yield (
             f"{split}: {content['images']:,} images of {content['classes_present']} classes; "
@@ -240,19 +241,19 @@ def _data(facts: CardFacts) -> Iterator[str]:
         yield f"Left out: {count:,} rows, {text(str(reason), 200)}."
     for note in statistics["notes"]:
         yield f"{text(note, 300)}"
-    found = [item for item in facts.check["findings"] if item["severity"] == "warning"]
+    found = [item for item in run.findings if item["severity"] == "warning"]
     for item in found:
         yield f"Warning of the data check: {text(item['message'], 300)} (`{item['code']}`)."
     if not found:
         yield "The data check gave no warnings."
-    yield f"Fingerprint of images, labels and splits: `{facts.record['data_fingerprint']}`."
+    yield f"Fingerprint of images, labels and splits: `{run.record['data_fingerprint']}`."
 
 
-def _class_counts(facts: CardFacts, classes: int) -> Iterator[str]:
+def _class_counts(run: Run, classes: int) -> Iterator[str]:
     if classes > _MOST_CLASSES:
         return
-    splits = list(facts.statistics["splits"])
-    counts = {split: facts.counts(split) for split in splits}
+    splits = list(run.statistics["splits"])
+    counts = {split: run.counts(split) for split in splits}
     names = sorted(counts["train"], key=lambda name: -counts["train"][name])
     yield table(
         ["class", *splits],
@@ -260,15 +261,25 @@ def _class_counts(facts: CardFacts, classes: int) -> Iterator[str]:
     )
 
 
-def _files(facts: CardFacts) -> str:
+def _files(run: Run) -> str:
+    """List the finished files; ``run.json`` and ``log.txt`` are still being written."""
+    folder = run.folder
+    handed_over = (folder.onnx, folder.sidecar, folder.best, folder.config, folder.manifest)
     return table(
         ["file", "bytes", "SHA-256"],
-        ([f"`{name}`", f"{size:,}", f"`{digest}`"] for name, digest, size in facts.files),
+        (
+            [
+                f"`{path.relative_to(run.path).as_posix()}`",
+                f"{path.stat().st_size:,}",
+                f"`{sha256_of(path)}`",
+            ]
+            for path in handed_over
+        ),
     )
 
 
-def _made(facts: CardFacts) -> Iterator[str]:
-    record, config = facts.record, facts.config
+def _made(run: Run) -> Iterator[str]:
+    record, config = run.record, run.config
     git, hardware = record["git"], record["hardware"]
     asked = config["data"]["batch_size"]
     batch = record["batch_size"] if asked == "auto" else asked
@@ -296,13 +307,13 @@ def _made(facts: CardFacts) -> Iterator[str]:
     )
 
 
-def _name(facts: CardFacts) -> str:
-    return f"{facts.sidecar['model']['architecture']} on {_data_name(facts)}"
+def _name(run: Run) -> str:
+    return f"{run.sidecar['model']['architecture']} on {_data_name(run)}"
 
 
-def _data_name(facts: CardFacts) -> str:
+def _data_name(run: Run) -> str:
     """Return the last part of the data's path: the rest is of one machine."""
-    return PurePath(facts.record["data_root"]).name or "data"
+    return PurePath(run.record["data_root"]).name or "data"
 
 
 def _file(path: str) -> str:

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from classifier_training.config.metric_names import mode_of
 from classifier_training.run.folder import find_report, relative_link
-from classifier_training.run.stored_runs import Score, StoredRunRow, changed_keys
+from classifier_training.run.listing import Score, StoredRunRow, changed_keys
 
 _LONGEST = 48  # characters of a value that are shown
 

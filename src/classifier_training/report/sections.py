@@ -19,7 +19,7 @@ from classifier_training.report.content import (
     Table,
 )
 from classifier_training.report.formatting import Interval, count, duration, quoted_name, size
-from classifier_training.run.report_data import EvaluatedSplit, StoredReportData
+from classifier_training.run.reader import Run, StoredEvaluation
 
 _MOST_ITEMS = 5
 _SEVERITIES = {"error": 0, "warning": 1, "note": 2}
@@ -30,7 +30,7 @@ _CURVES = {
 }
 
 
-def curves_of(data: StoredReportData) -> Curves | None:
+def curves_of(data: Run) -> Curves | None:
     """Draw loss, accuracy and macro F1 over the epochs; None without a history."""
     if not data.history:
         return None
@@ -77,9 +77,9 @@ def _curve(
     return line_chart(title, summary, "Epoch", lines, mark=mark, whole_x=True)
 
 
-def data_of(data: StoredReportData) -> DataSection | None:
+def data_of(data: Run) -> DataSection | None:
     """Describe the data; None without statistics."""
-    if data.statistics is None:
+    if not data.statistics:
         return None
     splits = data.statistics["splits"]
     rows = [
@@ -95,9 +95,7 @@ def data_of(data: StoredReportData) -> DataSection | None:
     skipped = data.statistics.get("skipped", {})
     notes = [f"Rows left out: {number:,} ({reason})" for reason, number in skipped.items()]
     notes += [str(note) for note in data.statistics.get("notes", ())]
-    findings = sorted(
-        data.findings or (), key=lambda item: _SEVERITIES.get(str(item.get("severity")), 3)
-    )
+    findings = sorted(data.findings, key=lambda item: _SEVERITIES.get(str(item.get("severity")), 3))
     return DataSection(
         splits=Table(
             ("Split", "Images", "Classes", "Most over least frequent", "Median size"), tuple(rows)
@@ -166,9 +164,9 @@ def _item(content: Mapping[str, Any]) -> str:
     return f"{files}: {detail}" if files and detail else files or detail
 
 
-def classes_of(data: StoredReportData, split: EvaluatedSplit) -> tuple[ClassRow, ...]:
+def classes_of(data: Run, split: StoredEvaluation) -> tuple[ClassRow, ...]:
     """Return a row a class, the worst recall first and classes without images last."""
-    trained = (data.statistics or {}).get("splits", {}).get("train", {}).get("per_class", {})
+    trained = data.statistics.get("splits", {}).get("train", {}).get("per_class", {})
     wrong = split.confusion.copy()
     rows = []
     for index, row in enumerate(split.per_class):
@@ -224,10 +222,10 @@ labels = [names[str(index)] for index in logits.argmax(1)]
 """
 
 
-def deployment_of(data: StoredReportData) -> Deployment | None:
+def deployment_of(data: Run) -> Deployment | None:
     """Say how to use the export; None without one."""
     sidecar = data.sidecar
-    if sidecar is None or not data.folder.onnx.is_file():
+    if not sidecar or not data.folder.onnx.is_file():
         return None
     model, prepared = sidecar["model"], sidecar["preprocessing"]
     side = prepared["image_size"]
@@ -245,7 +243,7 @@ def deployment_of(data: StoredReportData) -> Deployment | None:
     )
 
 
-def environment_of(data: StoredReportData) -> tuple[Fact, ...]:
+def environment_of(data: Run) -> tuple[Fact, ...]:
     """Return machine, versions and times."""
     record = data.record
     hardware: dict[str, Any] = record.get("hardware") or {}
@@ -262,16 +260,16 @@ def environment_of(data: StoredReportData) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-def model_of(data: StoredReportData) -> tuple[Fact, ...]:
+def model_of(data: Run) -> tuple[Fact, ...]:
     """Return what ``model_info.json`` says, key by key."""
     return tuple(
         Fact(key.replace("_", " "), f"{value:,}" if isinstance(value, int | float) else str(value))
-        for key, value in (data.model_info or {}).items()
+        for key, value in data.model_info.items()
         if key != "schema_version" and isinstance(value, int | float | str)
     )
 
 
-def reproduction_of(data: StoredReportData) -> tuple[Fact, ...]:
+def reproduction_of(data: Run) -> tuple[Fact, ...]:
     """Return what besides the command it takes to make the run again."""
     record = data.record
     git = record.get("git")

@@ -11,13 +11,13 @@ from classifier_training.metrics.intervals import wilson
 from classifier_training.report.charts import Box, Chart, Frame, Line, line_chart
 from classifier_training.report.content import CalibrationSection, Table
 from classifier_training.report.formatting import Interval, amount, count, percent, span
-from classifier_training.run.report_data import EvaluatedSplit, StoredReportData
+from classifier_training.run.reader import Run, StoredEvaluation
 
 
-def calibration_of(data: StoredReportData, split: EvaluatedSplit) -> CalibrationSection:
+def calibration_of(data: Run, split: StoredEvaluation) -> CalibrationSection:
     """Draw reliability and risk against coverage, and say what the fitted rules bring."""
-    fitted = (data.calibration or {}).get("calibration", {})
-    measured = (data.calibration or {}).get("measured", {}).get(split.name, {})
+    fitted = data.calibration.get("calibration", {})
+    measured = data.calibration.get("measured", {}).get(split.name, {})
     return CalibrationSection(
         charts=(_reliability(split), _coverage(split, measured)),
         sentences=tuple(_calibration_sentences(split, fitted, measured, data.calibration)),
@@ -25,7 +25,7 @@ def calibration_of(data: StoredReportData, split: EvaluatedSplit) -> Calibration
     )
 
 
-def _reliability(split: EvaluatedSplit) -> Chart:
+def _reliability(split: StoredEvaluation) -> Chart:
     frame = Frame(0, 1, 0, 1)
     diagonal = Line("perfect", "s-ideal", ((0, 0), (1, 1)))
     chart = line_chart("Accuracy by confidence", "", "Confidence", [diagonal], y_range=(0, 1))
@@ -57,7 +57,7 @@ def _reliability(split: EvaluatedSplit) -> Chart:
     return replace(chart, boxes=tuple(boxes), summary=summary)
 
 
-def _coverage(split: EvaluatedSplit, measured: Mapping[str, Any]) -> Chart:
+def _coverage(split: StoredEvaluation, measured: Mapping[str, Any]) -> Chart:
     points = tuple((float(row["coverage"]), 1 - float(row["risk"])) for row in split.risk_coverage)
     unsure = measured.get("unsure")
     mark = None
@@ -79,12 +79,12 @@ def _coverage(split: EvaluatedSplit, measured: Mapping[str, Any]) -> Chart:
 
 
 def _calibration_sentences(
-    split: EvaluatedSplit,
+    split: StoredEvaluation,
     fitted: Mapping[str, Any],
     measured: Mapping[str, Any],
-    stored: Mapping[str, Any] | None,
+    stored: Mapping[str, Any],
 ) -> list[str]:
-    if stored is None:
+    if not stored:
         return ["No calibration was fitted (calibration.enabled=false)."]
     said = []
     temperature = fitted.get("temperature")

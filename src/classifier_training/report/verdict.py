@@ -7,7 +7,7 @@ from typing import Any
 
 from classifier_training.evaluation.comparison import METRICS, Difference, compare
 from classifier_training.evaluation.comparison import amount as difference_amount
-from classifier_training.evaluation.predictions import pair_answers, read_answers
+from classifier_training.evaluation.predictions import pair_predictions, read_source
 from classifier_training.report.content import Note, ScoreRow, Verdict
 from classifier_training.report.formatting import (
     TITLES,
@@ -18,12 +18,12 @@ from classifier_training.report.formatting import (
     quoted_name,
     span,
 )
-from classifier_training.run.report_data import EvaluatedSplit, StoredReportData
+from classifier_training.run.reader import Run, StoredEvaluation
 
 _LEAK = "near-duplicate-across-splits"
 
 
-def verdict_of(data: StoredReportData, previous: Path | None) -> Verdict:
+def verdict_of(data: Run, previous: Path | None) -> Verdict:
     """Judge a run.
 
     Args:
@@ -33,13 +33,13 @@ def verdict_of(data: StoredReportData, previous: Path | None) -> Verdict:
     Raises:
         DataError: The previous run has no answers to the same images.
     """
-    split = data.splits[0]
+    split = data.evaluations[0]
     monitored = _monitored(data)
     accuracy = _score(split, "acc_top1")
     assert accuracy is not None  # every evaluation has it
     notes = [_against_majority(split, accuracy)]
     if previous is not None:
-        notes.append(_against_previous(data, split, previous, monitored))
+        notes.append(_against_previous(split, previous, monitored))
     if monitored not in ("acc_top1", "loss"):
         notes.append(_monitored_note(split, monitored))
     notes += _cautions(data, split)
@@ -50,7 +50,7 @@ def verdict_of(data: StoredReportData, previous: Path | None) -> Verdict:
         + (f", {split.scores['groups']:,} groups" if split.scores.get("groups") else "")
         + ").",
         notes=tuple(notes),
-        splits=tuple(f"{item.name}, {count(item.images, 'image')}" for item in data.splits),
+        splits=tuple(f"{item.name}, {count(item.images, 'image')}" for item in data.evaluations),
         rows=tuple(_score_rows(data, monitored)),
     )
 
@@ -59,17 +59,17 @@ def _seen(split: str) -> str:
     return "test images" if split == "test" else "validation images"
 
 
-def _monitored(data: StoredReportData) -> str:
+def _monitored(data: Run) -> str:
     best: dict[str, Any] | None = data.record.get("best")
     return str(best["metric"]).partition("/")[2] if best else "acc_top1"
 
 
-def _score(split: EvaluatedSplit, name: str) -> Interval | None:
+def _score(split: StoredEvaluation, name: str) -> Interval | None:
     content = split.scores["metrics"].get(name)
     return None if content is None else Interval.of(content)
 
 
-def _against_majority(split: EvaluatedSplit, accuracy: Interval) -> Note:
+def _against_majority(split: StoredEvaluation, accuracy: Interval) -> Note:
     majority = Interval.of(split.scores["baselines"]["majority_class"]["acc_top1"])
     name = split.classes[int(split.confusion.sum(axis=1).argmax())]
     always = (
@@ -83,7 +83,7 @@ def _against_majority(split: EvaluatedSplit, accuracy: Interval) -> Note:
     return Note("warn", f"Not shown to be better than guessing: {always}.")
 
 
-def _monitored_note(split: EvaluatedSplit, name: str) -> Note:
+def _monitored_note(split: StoredEvaluation, name: str) -> Note:
     score = _score(split, name)
     title = TITLES.get(name, name)
     if score is None:
@@ -100,12 +100,10 @@ def _lower_first(text: str) -> str:
     return text[0].lower() + text[1:]
 
 
-def _against_previous(
-    data: StoredReportData, split: EvaluatedSplit, previous: Path, monitored: str
-) -> Note:
-    pair = pair_answers(
-        read_answers(previous, split.name),
-        read_answers(data.folder.path, split.name),
+def _against_previous(split: StoredEvaluation, previous: Path, monitored: str) -> Note:
+    pair = pair_predictions(
+        read_source(previous, split.name),
+        split.predictions,
         common=True,
     )
     found = compare(pair)
@@ -132,7 +130,7 @@ def _bounds(found: Difference) -> str:
     return f"{100 * found.low:+.1f} to {100 * found.high:+.1f} points"
 
 
-def _cautions(data: StoredReportData, split: EvaluatedSplit) -> list[Note]:
+def _cautions(data: Run, split: StoredEvaluation) -> list[Note]:
     notes = []
     if data.record["status"] != "finished":
         notes.append(
@@ -148,7 +146,7 @@ def _cautions(data: StoredReportData, split: EvaluatedSplit) -> list[Note]:
         )
     copies = sum(
         any(image.get("split") == split.name for image in item.get("images", ()))
-        for finding in data.findings or ()
+        for finding in data.findings
         if finding.get("code") == _LEAK
         for item in finding.get("items", ())
     )
@@ -163,10 +161,10 @@ def _cautions(data: StoredReportData, split: EvaluatedSplit) -> list[Note]:
     return notes
 
 
-def _score_rows(data: StoredReportData, monitored: str) -> list[ScoreRow]:
+def _score_rows(data: Run, monitored: str) -> list[ScoreRow]:
     rows = []
     for name, title in TITLES.items():
-        scores = [_score(split, name) for split in data.splits]
+        scores = [_score(split, name) for split in data.evaluations]
         if any(score is not None for score in scores):
             cells = tuple(
                 ("", "") if score is None else (amount(score.value, name), span(score, name))

@@ -14,6 +14,7 @@ from classifier_training.inference.sidecar import ONNX_NAME, SIDECAR_NAME
 from classifier_training.system.files import write_json
 
 RUN_JSON = "run.json"
+REPORT_NAME = "report.html"
 # What a checkpoint is called until all its names are given; one that is found was cut short.
 SAVING_NAME = "saving.ckpt"
 SCHEMA_VERSION = 1
@@ -169,54 +170,6 @@ class RunFolder:
         record = {**self.read_record(), **changes}
         write_json(self.record_file, record)
         return record
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as :func:`load_run` returns it.
-
-    Attributes:
-        folder: Its paths.
-        record: The content of ``run.json``.
-    """
-
-    folder: RunFolder
-    record: dict[str, Any]
-
-    @property
-    def best_score(self) -> float:
-        """The monitored metric of the best epoch."""
-        return float(self.record["best"]["score"])
-
-    def metrics(self, split: str) -> dict[str, Any]:
-        """Return the content of ``evaluation/SPLIT/metrics.json``.
-
-        Raises:
-            ResumeError: The run has no evaluation of that split.
-        """
-        path = self.folder.evaluation(split) / "metrics.json"
-        try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ResumeError(
-                f"cannot read {path}: {error}",
-                expected="the evaluation of a split that the run has",
-                fix=f"classifier evaluate {self.folder.path} --split {split}",
-            ) from error
-        return content
-
-
-def load_run(path: Path | str) -> Run:
-    """Open a run folder for reading.
-
-    Raises:
-        ResumeError: It is none.
-    """
-    folder = RunFolder(Path(path))
-    return Run(folder, folder.read_record())
-
-
-REPORT_NAME = "report.html"
 
 
 def find_report(run: Path) -> Path | None:

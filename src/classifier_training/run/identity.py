@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from classifier_training.config.targets import KNOWN
 from classifier_training.errors import EXIT_UNEXPECTED, ClassifierTrainingError, ResumeError
 from classifier_training.run.folder import SCHEMA_VERSION, RunFolder
+from classifier_training.run.stored_config import flatten, read_config
 from classifier_training.system.files import write_json, write_text
 
 # May differ between the parts of one run: they change how, not what, is computed. Data may move;
@@ -102,7 +103,7 @@ def check_folder(folder: RunFolder, identity: Identity) -> dict[str, Any] | None
         foreign = [name for name in _OURS if (folder.path / name).exists()]
         # Killed while it began, this very run left its config.yaml and no more.
         is_begun = foreign == [folder.config.name] and not _changed(
-            _stored_config(folder), identity.config
+            read_config(folder.config), identity.config
         )
         if foreign and not is_begun:
             raise ResumeError(
@@ -153,7 +154,7 @@ def start_record(folder: RunFolder, identity: Identity, facts: Mapping[str, Any]
 
 def adopt_changes(folder: RunFolder, identity: Identity) -> list[str]:
     """Record what differs in free keys (and a longer ``max_epochs``) since the run began."""
-    stored = _stored_config(folder)
+    stored = read_config(folder.config)
     changes = [f"{key}: {old!r} -> {new!r}" for key, old, new in _changed(stored, identity.config)]
     if changes:
         write_text(folder.config, OmegaConf.to_yaml(OmegaConf.create(identity.config)))
@@ -162,7 +163,7 @@ def adopt_changes(folder: RunFolder, identity: Identity) -> list[str]:
 
 def _differences(folder: RunFolder, identity: Identity, record: dict[str, Any]) -> list[str]:
     lines = []
-    stored = _stored_config(folder)
+    stored = read_config(folder.config)
     for key, old, new in _changed(stored, identity.config):
         is_longer = key == _LONGER and isinstance(old, int) and new > old
         if not (
@@ -211,18 +212,6 @@ def _observes(entry: Any) -> bool:
     return is_ours or target in _LIGHTNING_OBSERVERS
 
 
-def _stored_config(folder: RunFolder) -> dict[str, Any]:
-    try:
-        stored = OmegaConf.to_container(OmegaConf.load(folder.config), resolve=False)
-    except Exception as error:  # YAML and OmegaConf have each their own
-        raise ResumeError(
-            f"cannot read {folder.config}: {error}",
-            expected="the config.yaml that the run wrote",
-            fix="restore it from a copy, or train into another folder",
-        ) from error
-    return {str(key): value for key, value in stored.items()} if isinstance(stored, dict) else {}
-
-
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     flat_old, flat_new = flatten(old), flatten(new)
     keys = sorted(flat_old.keys() | flat_new.keys())
@@ -236,16 +225,6 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, A
 def below(key: str, sections: Iterable[str]) -> bool:
     """Whether a dotted key is one of these, or stands inside one."""
     return any(key == section or key.startswith(f"{section}.") for section in sections)
-
-
-def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings by dotted key; lists are leaves."""
-    if not isinstance(node, dict) or not node:
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
 
 
 def _hash(config: dict[str, Any]) -> str:

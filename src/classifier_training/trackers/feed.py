@@ -17,6 +17,7 @@ from classifier_training.errors import InterruptedRunError
 from classifier_training.run.folder import RunFolder
 from classifier_training.run.history import History
 from classifier_training.run.log import log_failure
+from classifier_training.run.reader import Run
 from classifier_training.system.files import write_json
 from classifier_training.trackers.base import Outcome, TrackedRun
 from classifier_training.trackers.isolation import IsolatedLogger
@@ -174,13 +175,11 @@ def _read_ledger(path: Path) -> dict[str, int]:
 
 def _scores(folder: RunFolder) -> dict[str, float]:
     """Return the best epoch, its score, and the scores of the test split."""
-    record = folder.read_record() if folder.record_file.exists() else {}
-    best, scores = record.get("best"), {}
-    if best:
+    run, scores = Run(folder.path), {}
+    if best := run.record["best"]:
         scores["best/epoch"] = float(best["epoch"])
         scores[f"best/{str(best['metric']).rpartition('/')[2]}"] = float(best["score"])
-    metrics = folder.evaluation("test") / "metrics.json"
-    if metrics.exists():
-        found = json.loads(metrics.read_text(encoding="utf-8"))["metrics"]
+    if run.is_evaluated("test"):
+        found = run.metrics("test")["metrics"]
         scores |= {f"test/{name}": float(item["value"]) for name, item in found.items()}
     return scores

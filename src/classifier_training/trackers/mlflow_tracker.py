@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from loguru import logger
 
 from classifier_training.errors import ConfigError
-from classifier_training.run.identity import flatten
+from classifier_training.run.stored_config import flatten
 from classifier_training.trackers.base import Outcome, TrackedRun, Tracker
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from PIL import Image
 
-from classifier_training.run.identity import flatten
+from classifier_training.run.stored_config import flatten
 from classifier_training.trackers.base import Outcome, TrackedRun, Tracker
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from classifier_training.config.compose import (
     make_strict,
 )
 from classifier_training.config.validate import validate
-from classifier_training.run.folder import Run, RunFolder, load_run
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.reader import Run
 from classifier_training.training.fit import fit
 
 _CONF = resources.files(CONF_MODULE)
@@ -79,7 +80,7 @@ def train_with(
     composed = compose_config(make_strict(given), root=root, output_dir=str(folder))
     config = validate(composed, allow_modules=allowed_modules(given))
     run = fit(config, RunFolder(folder, resume_command=command), command)
-    return load_run(folder) if run is None else run
+    return Run(folder) if run is None else run
 
 
 def as_overrides(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

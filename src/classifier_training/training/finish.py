@@ -18,8 +18,9 @@ from classifier_training.exporters.onnx import export_verified
 from classifier_training.report.model_card import write_model_card
 from classifier_training.report.render import write_report
 from classifier_training.run.checkpoint import TrainedModel, load_model
-from classifier_training.run.folder import REPORT_NAME, Run, RunFolder, load_run
+from classifier_training.run.folder import REPORT_NAME, RunFolder
 from classifier_training.run.lock import LOCK_NAME, remove_stale_files
+from classifier_training.run.reader import Run
 from classifier_training.run.record import optional, stage
 from classifier_training.run.session import RunSession
 from classifier_training.system.progress import progress
@@ -84,7 +85,7 @@ def complete_finished(session: RunSession) -> Run | None:
             if not has_report:
                 _report(folder)
     logger.info("{} is finished; nothing to do", folder.path)
-    return load_run(folder.path)
+    return Run(folder.path)
 
 
 def _report(folder: RunFolder) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from classifier_training.config.schema import Config
 from classifier_training.data.checks.preflight import load_checked
-from classifier_training.run.folder import Run, RunFolder, load_run
+from classifier_training.run.folder import RunFolder
+from classifier_training.run.reader import Run
 from classifier_training.run.record import identify, write_data
 from classifier_training.run.session import RunSession
 from classifier_training.trackers.feed import tracking
@@ -55,4 +56,4 @@ def fit(config: Config, folder: RunFolder, command: str) -> Run | None:
                 folder.update_record({"best": best})
             finish(parts, manifest, best)
         quantize(config.export, folder)
-        return load_run(folder.path)
+        return Run(folder.path)

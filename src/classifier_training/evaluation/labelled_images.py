@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +11,9 @@ import numpy.typing as npt
 from classifier_training.errors import DataError
 from classifier_training.inference.class_map import ClassMap
 from classifier_training.inference.images import IMAGE_EXTENSIONS
+from classifier_training.run.reader import Run
 from classifier_training.system.scan import walk_files
+from classifier_training.system.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,11 @@ class LabelledImages:
         Raises:
             DataError: The run, its manifest, the split or its images are not there.
         """
-        root = data_root_of(run) if data is None else data
-        manifest = run / "data" / "manifest.csv"
-        fix = "restore it from a copy of the run"
+        stored = Run(run, data_root=data)
+        root, fix = stored.data_root, "restore it from a copy of the run"
         rows = [
             row
-            for row in read_table(manifest, ("path", "label", "split"), fix=fix)
+            for row in read_table(stored.folder.manifest, ("path", "label", "split"), fix=fix)
             if row["split"] == split
         ]
         if not rows:
@@ -129,59 +127,6 @@ class LabelledImages:
                     fix="correct the label, or the folder's name",
                 )
         return np.array([class_map.index(label) for label in self.labels], dtype=np.int64)
-
-
-def data_root_of(run: Path) -> Path:
-    """Return where a run found its images.
-
-    Raises:
-        DataError: Its ``run.json`` does not say it.
-    """
-    try:
-        return Path(json.loads((run / "run.json").read_text(encoding="utf-8"))["data_root"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"cannot read where the images lie from {run / 'run.json'}: {error}",
-            expected="the run.json that the run wrote",
-            fix="say where they lie: --data DIR",
-        ) from error
-
-
-def read_groups(run: Path) -> dict[str, str]:
-    """Return the group of each image of a run, by path; empty when it knows of none."""
-    manifest = run / "data" / "manifest.csv"
-    if not manifest.is_file():
-        return {}
-    rows = read_table(manifest, ("path",), fix="restore it from a copy of the run")
-    return {row["path"]: row["group"] for row in rows if row.get("group")}
-
-
-def read_table(path: Path, columns: tuple[str, ...], *, fix: str) -> list[dict[str, str]]:
-    """Read the rows of a CSV file that has at least these columns.
-
-    Raises:
-        DataError: It cannot be read, is no table, or lacks a column.
-    """
-    limit = csv.field_size_limit(sys.maxsize)  # metadata may be long
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            cells = list(csv.reader(file, strict=True))
-        header = cells[0] if cells else []
-        missing = [column for column in columns if column not in header]
-        if missing:
-            raise csv.Error(f"it has no column {', '.join(missing)}")
-        odd = [number for number, row in enumerate(cells, start=1) if len(row) != len(header)]
-        if odd:
-            raise csv.Error(f"row {odd[0]} has not the {len(header)} columns of the header")
-    except (OSError, csv.Error) as error:
-        raise DataError(
-            f"cannot read {path}: {error}",
-            expected=f"a CSV file with the columns {', '.join(columns)}",
-            fix=fix,
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
-    return [dict(zip(header, row, strict=True)) for row in cells[1:]]
 
 
 def _refuse(error: OSError) -> None:

@@ -1,23 +1,19 @@
-"""The runs below a folder, from the small files they leave: no torch, no checkpoint is opened."""
+"""The runs below a folder, from their small files: no torch, no checkpoint is opened."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from classifier_training.data.records import SPLITS
-from classifier_training.errors import DataError
-from classifier_training.run.folder import RUN_JSON, SCHEMA_VERSION
-from classifier_training.run.identity import FREE_KEYS, below, flatten
+from classifier_training.errors import ClassifierTrainingError, DataError
+from classifier_training.run.folder import RUN_JSON
+from classifier_training.run.identity import FREE_KEYS, below
+from classifier_training.run.reader import Run
 
-# libyaml where PyYAML has it: 0.8 ms a configuration instead of 11.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # What a run leaves besides run.json; with these and without it, something was lost.
 _TRACES = ("config.yaml", "checkpoints")
 
@@ -121,48 +117,24 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 def _read(path: Path, top: Path) -> StoredRunRow:
     name = path.relative_to(top).as_posix() if path != top else path.name or str(path)
     try:
-        return _parse(path, name)
-    except _DAMAGE as error:
-        return StoredRunRow(name, "damaged", _reason(error))
+        return _row(Run(path), name)
+    except ClassifierTrainingError as error:
+        return StoredRunRow(name, "damaged", _short(error.what.replace(f"{path}/", "")))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # not what a run writes
+        return StoredRunRow(name, "damaged", _short(f"{RUN_JSON} or a table: {error!r}"))
 
 
-# What reading a file that holds anything at all can raise.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    yaml.YAMLError,
-    RecursionError,
-)
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text[:160] + "…" if len(text) > 160 else text
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"{Path(str(error.filename)).name} is missing"
-    if isinstance(error, OSError):
-        return f"{Path(str(error.filename)).name}: {error.strerror}"
-    if isinstance(error, KeyError):
-        return f"{RUN_JSON} has no {error}"
-    text = " ".join(str(error).split())
-    return (text[:160] + "…" if len(text) > 160 else text) or type(error).__name__
-
-
-def _parse(path: Path, name: str) -> StoredRunRow:
-    record = _json(path / RUN_JSON)
-    if record["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"{RUN_JSON} has the unknown schema_version {record['schema_version']!r}")
-    try:
-        config = yaml.load((path / "config.yaml").read_bytes(), Loader=_LOADER)  # noqa: S506 - safe
-    except yaml.YAMLError as error:
-        raise ValueError(f"config.yaml is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(config, dict):
-        raise ValueError("config.yaml holds no mapping")
+def _row(run: Run, name: str) -> StoredRunRow:
+    record = run.record
     scores = {
-        f"{split}/{metric}": score
-        for split in SPLITS
-        for metric, score in _scores(path / "evaluation" / split / "metrics.json").items()
+        f"{split}/{metric}": Score(*(float(item[key]) for key in ("value", "low", "high")))
+        for split in filter(run.is_evaluated, SPLITS)
+        for metric, item in run.metrics(split)["metrics"].items()
     }
     best = record["best"]
     metric = str(best["metric"]) if best else ""
@@ -176,7 +148,7 @@ def _parse(path: Path, name: str) -> StoredRunRow:
         best_epoch=int(best["epoch"]) + 1 if best else None,
         fingerprint=str(record["data_fingerprint"]),
         wall_s=float(sum(record["stages_s"].values())),
-        config=flatten(config),
+        config=run.settings,
         scores=scores,
     )
 
@@ -186,28 +158,6 @@ def _best(value: float, evaluated: Score | None) -> Score:
     if evaluated is not None and abs(evaluated.value - value) <= 1e-6:
         return Score(value, evaluated.low, evaluated.high)
     return Score(value, float("nan"), float("nan"))
-
-
-def _scores(path: Path) -> dict[str, Score]:
-    if not path.is_file():
-        return {}
-    try:
-        return {
-            str(name): Score(*(float(item[key]) for key in ("value", "low", "high")))
-            for name, item in _json(path)["metrics"].items()
-        }
-    except KeyError as error:
-        raise ValueError(f"evaluation/{path.parent.name}/metrics.json has no {error}") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path.name} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no object")
-    return content
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:
