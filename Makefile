@@ -117,7 +117,7 @@ bench: $(READY) ## Run the benchmarks
 
 .PHONY: golden-update
 golden-update: $(READY) ## Rewrite the golden files from what the code does now; read the diff before you commit
-	$(PYTEST) tests/golden -m 'not gpu' --update-golden $(ARGS)
+	$(PYTEST) tests/golden tests/unit/test_targets.py -m 'not gpu' --update-golden $(ARGS)
 
 # One set of versions for every Python: dev is resolved first, train and runtime take theirs from it.
 # pip refuses a hashed lock that names coverage where coverage[toml] is asked for: extras are kept.

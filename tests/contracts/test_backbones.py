@@ -1,4 +1,4 @@
-"""What every backbone must do; a new one is a line in ``BACKBONES`` and is tested here."""
+"""What every backbone must do; a new one is a line in the registry and is tested here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from classifier_training.models.backbones import BACKBONES
+from classifier_training.config.registry import BACKBONES
 from classifier_training.models.classifier import Classifier
 from classifier_training.models.grad_cam import feature_layer, grad_cam
 

@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
-from classifier_training.models.backbones import BACKBONES, Backbone
+from classifier_training.config.registry import register_backbone
 from classifier_training.models.classifier import Classifier
 from tests.helpers.tiny import TinyNet
 
@@ -157,4 +157,4 @@ def register_faulty() -> None:
         ("two", BatchOfTwoWhenExported),
         ("branches", BranchesOnValues),
     ):
-        BACKBONES[name] = Backbone(network, ResNet18_Weights.DEFAULT, "fc")
+        register_backbone(name, head="fc", weights=ResNet18_Weights.DEFAULT)(network)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
-from classifier_training.models.backbones import BACKBONES, Backbone
+from classifier_training.config.registry import register_backbone
 
 
 class TinyNet(nn.Module):
@@ -40,5 +40,5 @@ class DropoutNet(TinyNet):
 
 def register() -> None:
     """Make ``model.name=tiny`` known (its published weights are never asked for)."""
-    BACKBONES["tiny"] = Backbone(TinyNet, ResNet18_Weights.DEFAULT, "fc")
-    BACKBONES["dropout"] = Backbone(DropoutNet, ResNet18_Weights.DEFAULT, "fc")
+    register_backbone("tiny", head="fc", weights=ResNet18_Weights.DEFAULT)(TinyNet)
+    register_backbone("dropout", head="fc", weights=ResNet18_Weights.DEFAULT)(DropoutNet)

@@ -34,7 +34,7 @@ def parts_of(config: Config, out: Path = Path("nowhere")) -> TrainingParts:
 def module_of(parts: TrainingParts) -> ClassifierModule:
     """Return the LightningModule of what was built."""
     manifest = parts.data.manifest
-    loss = build_loss(parts.config, manifest)
+    loss = build_loss(parts.config.loss, manifest)
     return ClassifierModule(parts.network, loss, parts.metadata, parts.config, manifest.describe)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import datetime
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import classifier_training
@@ -24,7 +25,13 @@ from classifier_training.run.reader import Run
 from tests.helpers.data import CLASSES, write_folder
 from tests.helpers.runs import TINY, UNDRAWN, tiny_train
 
-PUBLIC = {"Predictor", "evaluate", "export", "", "train", "__version__"}
+PUBLIC = {
+    "Callback", "Predictor", "Run", "evaluate", "export", "load_model", "train", "__version__",
+    *(
+        f"register_{what}"
+        for what in ("backbone", "callback", "export", "loss", "optimizer", "schedule", "transform")
+    ),
+}  # fmt: skip
 
 
 def python(code: str, **environment: str) -> str:
@@ -80,8 +87,15 @@ def test_the_whole_way_through_the_public_interface(
 ) -> None:
     out = tmp_path / "run"
 
-    given = [*TINY, *UNDRAWN, f"data.data_root={folder_data}"]
-    trained = classifier_training.train(given, out=str(out))
+    given = {
+        **{
+            key: yaml.safe_load(value)
+            for key, _, value in (item.partition("=") for item in (*TINY, *UNDRAWN))
+        },
+        "transforms": {"image_size": 32},
+        "data.batch_size": 8,
+    }
+    trained = classifier_training.train(folder_data, out=str(out), epochs=2, overrides=given)
     opened = classifier_training.Run(str(out))
     evaluated = classifier_training.evaluate(str(out), split="test", workers=0)
     exported = classifier_training.export(str(out), opset=19)
@@ -98,7 +112,7 @@ def test_the_whole_way_through_the_public_interface(
     assert exported.onnx == out / "model.onnx"
     assert predictor.class_map.names == CLASSES
     assert (answers[0].label in CLASSES, answers[0].probabilities.shape) == (True, (4,))
-    again = classifier_training.train([*TINY, f"data.data_root={folder_data}"], out=out)
+    again = classifier_training.train(folder_data, out=out, epochs=2, overrides=given)
     assert again.record == opened.record  # finished: nothing is done
 
 
@@ -167,10 +181,9 @@ def test_the_record_of_a_run_is_complete(folder_data: Path, tiny_run: Run, tmp_p
     assert record["data_root"] == str(folder_data)
     assert record["parent"] is None
     # The command is one that can be typed again.
-    call = ast.parse(record["command"], mode="eval").body
-    assert isinstance(call, ast.Call)
-    overrides = ast.literal_eval(call.args[0])
-    assert f"data.data_root={folder_data}" in overrides
+    command = shlex.split(record["command"])
+    assert command[:2] == ["classifier", "train"]
+    assert f"data.data_root={folder_data}" in command
     assert {"fit", "evaluate", "export", "report"} == set(record["stages_s"])
     assert all(seconds > 0 for seconds in record["stages_s"].values())
     assert set(record["versions"]) >= {"python", "classifier-training", "torch", "onnxruntime"}

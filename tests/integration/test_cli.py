@@ -97,7 +97,7 @@ BAD = [
     (["data.data_root={data}", "data.classes=['0','x']"], EXIT_DATA, "00", ""),
     (["data.data_root={data}", "data.classes=no.txt"], EXIT_DATA, "no.txt", "correct the path"),
     (["data.data_root={data}", "checkpoint.monitor=val/f1"], EXIT_CONFIG, "val/f1_macro", ""),
-    (["data.data_root={data}", "model.name=resnet"], EXIT_CONFIG, "model.name=resnet", "resnet"),
+    (["data.data_root={data}", "model.name=resnet"], EXIT_CONFIG, "model.name: 'resnet'", "resnet"),
     (["data.data_root={data}", "model.weights=no.pt"], EXIT_CONFIG, "no.pt", "model.weights"),
     (["data.data_root={data}", "model.init_from=no"], EXIT_CONFIG, "no", ""),
     (["data.data_root={data}", "trainer=t4"], EXIT_CONFIG, "gpu", "trainer=cpu"),

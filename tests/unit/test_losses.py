@@ -169,9 +169,9 @@ def test_the_run_adjusts_by_its_own_training_counts(folder_data: Path) -> None:
     manifest = Manifest.build(records, ClassMap(("0", "00")), folder_data)
     config = config_of("data.data_root=x", "loss=logit_adjusted", "loss.label_smoothing=0")
 
-    loss = build_loss(config, manifest)
+    loss = build_loss(config.loss, manifest)
 
     value = float(loss(torch.tensor([[0.0, 1.0]]), torch.tensor([1])))
     assert value == pytest.approx(0.7436683806, abs=1e-6)
-    plain = build_loss(config_of("data.data_root=x", "loss.label_smoothing=0"), manifest)
+    plain = build_loss(config_of("data.data_root=x", "loss.label_smoothing=0").loss, manifest)
     assert plain.logit_offsets is None

@@ -8,15 +8,15 @@ import pytest
 import torch
 from loguru import logger
 
+from classifier_training.config.registry import BACKBONES
 from classifier_training.config.schema import OptimizerConfig
-from classifier_training.models.backbones import BACKBONES
 from classifier_training.models.classifier import Classifier
 from classifier_training.training.optimizers import build_optimizer, parameter_groups
 from tests.helpers.observers import Watch, use
 from tests.helpers.training import train_only
 
 _CONFIG = OptimizerConfig(
-    learning_rate=0.01, weight_decay=0.1, betas=[0.8, 0.95], head_lr_multiplier=5.0
+    name="adamw", learning_rate=0.01, weight_decay=0.1, betas=[0.8, 0.95], head_lr_multiplier=5.0
 )
 
 

@@ -17,10 +17,11 @@ import torch
 from torch import nn
 from torchvision import models
 
+from classifier_training.config.registry import BACKBONES
 from classifier_training.errors import ClassifierTrainingError, ConfigError
 from classifier_training.evaluation.evaluate import evaluate
 from classifier_training.models.classifier import Classifier
-from classifier_training.models.weights import backbone_of, read_checkpoint, read_state_dict
+from classifier_training.models.weights import read_checkpoint, read_state_dict
 from classifier_training.run.checkpoint import load_model
 from classifier_training.run.reader import Run
 from tests.helpers.runs import tiny_train
@@ -241,6 +242,6 @@ def test_no_network_names_both_ways_out(
 @pytest.mark.promise("C5")
 def test_unknown_backbone_suggests_one() -> None:
     with pytest.raises(ClassifierTrainingError, match="resnet19") as refused:
-        backbone_of("resnet19")
+        BACKBONES["resnet19"]
 
-    assert refused.value.fix == "model=resnet18"
+    assert "did you mean resnet18?" in refused.value.fix

@@ -7,7 +7,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 
@@ -36,6 +36,8 @@ class Callback(pl.Callback):
     therefore take no part in communication between processes.
     """
 
+    # It changes nothing that is trained: it may come and go between the parts of a run.
+    observes: ClassVar[bool] = True
     is_off = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -139,7 +139,9 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """Cross-entropy with its usual refinements."""
+    """The training loss: a registered name, and the refinements of cross-entropy."""
+
+    name: Text
 
     label_smoothing: Fraction
     class_weights: Literal["none", "inverse", "effective"]
@@ -148,7 +150,9 @@ class LossConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW."""
+    """The optimizer: a registered name, and what it is built from."""
+
+    name: Text
 
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
@@ -157,7 +161,9 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Learning rate over optimiser steps."""
+    """The learning rate over optimizer steps: a registered name, and its shape."""
+
+    name: Text
 
     warmup_epochs: Annotated[float, Field(ge=0)]
     final_lr_ratio: Annotated[float, Field(ge=0, le=1)]
@@ -230,7 +236,7 @@ class ExportConfig(Section):
     """The ONNX file."""
 
     opset: Annotated[int, Field(ge=18, le=23)]
-    precision: Literal["fp32", "int8"]
+    precision: Text
     int8_max_loss: Annotated[float, Field(ge=0, le=1)]
 
 

@@ -6,38 +6,18 @@ A prefix would be no check: ``lightning.pytorch.callbacks.model_checkpoint.torch
 from __future__ import annotations
 
 import difflib
+import functools
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from classifier_training.config.registry import CALLBACKS, TRACKERS, TRANSFORMS
 from classifier_training.errors import Problem
 
-_V2 = """
-AugMix AutoAugment CenterCrop ColorJitter Compose ElasticTransform GaussianBlur GaussianNoise
-Grayscale Identity JPEG Pad RGB RandAugment RandomAdjustSharpness RandomAffine RandomApply
-RandomAutocontrast RandomChannelPermutation RandomChoice RandomCrop RandomEqualize RandomErasing
-RandomGrayscale RandomHorizontalFlip RandomInvert RandomOrder RandomPerspective
-RandomPhotometricDistort RandomPosterize RandomResize RandomResizedCrop RandomRotation
-RandomShortestSize RandomSolarize RandomVerticalFlip RandomZoomOut Resize ScaleJitter
-TrivialAugmentWide
-"""
-
-_DEGRADED_BY = "classifier_training.transforms.corruptions"
-_DEGRADATIONS = "BilinearDownscale GaussianNoise JpegCompression Pixelation ZoomIn ZoomOut"
-
-_CALLBACKS = """
-BackboneFinetuning DeviceStatsMonitor EarlyStopping GradientAccumulationScheduler
-LearningRateMonitor ModelCheckpoint ModelSummary OnExceptionCheckpoint RichModelSummary
-SpikeDetection ThroughputMonitor Timer
-"""
-
-_OWN_CALLBACKS = """
-confusion_matrix.ConfusionMatrix dataset_statistics.DatasetStatistics early_stopping.EarlyStopping
-gradient_monitor.GradientMonitor learning_rate_monitor.LearningRateMonitor model_info.ModelInfo
-onnx_export.ONNXExport progress.Progress sample_visualization.SampleVisualization
-sampler_distribution.SamplerDistribution throughput.Throughput training_history.TrainingHistory
-"""
-
-_LOGGERS = "CometLogger CSVLogger MLFlowLogger TensorBoardLogger WandbLogger"
+# Every public class of the kind, by library, as of the locked versions: a class that an upgrade
+# brings is refused until the file is updated (make golden-update) and the class was looked at.
+_SNAPSHOT = Path(__file__).with_name("library_classes.json")
 
 # Public names of the libraries that are left out, with the reason that a user is told.
 EXCLUDED: Mapping[str, str] = {
@@ -111,30 +91,19 @@ EXCLUDED: Mapping[str, str] = {
     "lightning.pytorch.loggers.Logger": "it is a base class",
 }
 
-KNOWN: Mapping[str, frozenset[str]] = {
-    "transforms": frozenset(
-        {
-            *(f"torchvision.transforms.v2.{name}" for name in _V2.split()),
-            "classifier_training.transforms.erasing.RandomErasing",
-            *(f"{_DEGRADED_BY}.{name}" for name in _DEGRADATIONS.split()),
-        }
-    ),
-    "callbacks": frozenset(
-        {
-            *(f"lightning.pytorch.callbacks.{name}" for name in _CALLBACKS.split()),
-            *(f"classifier_training.callbacks.{name}" for name in _OWN_CALLBACKS.split()),
-        }
-    ),
-    "logging": frozenset(
-        {
-            *(f"lightning.pytorch.loggers.{name}" for name in _LOGGERS.split()),
-            "classifier_training.trackers.mlflow_tracker.MlflowTracker",
-            "classifier_training.trackers.steps_csv.StepsCsv",
-            "classifier_training.trackers.tensorboard_tracker.TensorBoardTracker",
-            "classifier_training.trackers.wandb_tracker.WandbTracker",
-        }
-    ),
-}
+_REGISTRIES = {"transforms": TRANSFORMS, "callbacks": CALLBACKS, "logging": TRACKERS}
+
+
+@functools.cache
+def library_classes() -> dict[str, frozenset[str]]:
+    """Return the public classes of the libraries by section, those that are left out too."""
+    content: dict[str, list[str]] = json.loads(_SNAPSHOT.read_text(encoding="utf-8"))
+    return {section: frozenset(names) for section, names in content.items()}
+
+
+def known_classes(section: str) -> frozenset[str]:
+    """Return the classes that ``_target_`` may name in a section."""
+    return (library_classes()[section] - EXCLUDED.keys()) | frozenset(_REGISTRIES[section])
 
 
 def target_problems(config: Mapping[str, Any], allow_modules: list[str]) -> list[Problem]:
@@ -148,18 +117,17 @@ def target_problems(config: Mapping[str, Any], allow_modules: list[str]) -> list
     for path, value in _targets(config, ()):
         where = ".".join(map(str, path))
         section = str(path[0])
-        allowed = KNOWN.get(section)
-        if allowed is None:
+        if section not in _REGISTRIES:
             problems.append(
                 Problem(
                     where,
                     f"_target_ is not allowed in section {section!r}",
-                    f"remove it; classes may be named in {', '.join(KNOWN)} only",
+                    f"remove it; classes may be named in {', '.join(_REGISTRIES)} only",
                 )
             )
-        elif not isinstance(value, str) or not (
-            value in allowed or _is_under(value, allow_modules)
-        ):
+            continue
+        allowed = known_classes(section)
+        if not isinstance(value, str) or not (value in allowed or _is_under(value, allow_modules)):
             problems.append(_refused(where, value, allowed))
     problems.extend(_missing_targets(config))
     return problems

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from classifier_training.config.compose import unresolved
-from classifier_training.config.conflicts import conflicts
+from classifier_training.config.rules import rule_problems
 from classifier_training.config.schema import Config
 from classifier_training.config.secrets import secret_problems
 from classifier_training.config.targets import special_key_problems, target_problems
@@ -44,6 +44,7 @@ def validate(composed: DictConfig, *, allow_modules: list[str]) -> Config:
         ConfigError: With every problem: unknown keys, wrong types and ranges, unset values,
             sections that contradict each other, classes that may not be used.
     """
+    _import_modules(allow_modules)
     content = _resolve(composed)
     missing = sorted(_missing_keys(content, ""))
     problems = [Problem(key, "is not set", _how_to_set(key)) for key in missing]
@@ -63,7 +64,7 @@ def validate(composed: DictConfig, *, allow_modules: list[str]) -> Config:
         config = Config.model_validate(content)
     except ValidationError as error:
         problems.extend(_problems_of(error, skip={problem.key for problem in problems}))
-    problems.extend(conflicts(config or _as_namespace(content)))
+    problems.extend(rule_problems(content, [problem.key for problem in problems]))
     if problems or config is None:
         raise ConfigError(
             f"the configuration has {len(problems)} problem{'s' if len(problems) != 1 else ''}",
@@ -72,6 +73,19 @@ def validate(composed: DictConfig, *, allow_modules: list[str]) -> Config:
             problems=tuple(problems),
         )
     return config
+
+
+def _import_modules(names: list[str]) -> None:
+    """Import the modules that the command line allows: they may register names."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except (ImportError, SyntaxError, ValueError) as error:
+            raise ConfigError(
+                f"allow_modules: cannot import {name!r}: {error}",
+                expected="a module that Python finds",
+                fix="correct the name, install its package, or add its folder to PYTHONPATH",
+            ) from error
 
 
 def _missing_keys(node: Any, prefix: str) -> Iterator[str]:
@@ -86,12 +100,6 @@ def _as_list(value: Any) -> list[Any]:
     if isinstance(value, list):
         return value
     return [] if value is None else [value]
-
-
-def _as_namespace(node: Any) -> Any:
-    if isinstance(node, dict):
-        return SimpleNamespace(**{str(key): _as_namespace(value) for key, value in node.items()})
-    return node
 
 
 def _how_to_set(key: str) -> str:

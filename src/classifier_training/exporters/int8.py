@@ -25,6 +25,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from classifier_training.config.schema import ExportConfig
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ExportError
 from classifier_training.evaluation.calibrate import refit_calibration
@@ -226,6 +227,11 @@ class Int8Export:
     sidecar: Path
     loss: Loss
     speed: tuple[SpeedUp, ...]
+
+
+def export_configured(run: Path, config: ExportConfig) -> Int8Export:
+    """Export int8 as a run is configured; see :func:`export_int8`."""
+    return export_int8(run, max_loss=config.int8_max_loss)
 
 
 def export_int8(

@@ -6,14 +6,15 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from classifier_training.models.weights import backbone_of, load_backbone_weights
+from classifier_training.config.registry import BACKBONES
+from classifier_training.models.weights import load_backbone_weights
 
 
 class Classifier(nn.Module):
     """Normalised images to logits.
 
     Args:
-        name: Key of ``BACKBONES``.
+        name: A registered backbone.
         num_classes: Size of the head.
         weights: ``"DEFAULT"``, a path, or None for random weights.
         freeze: Train only the head; BatchNorm statistics of the backbone stay bit-equal.
@@ -26,8 +27,8 @@ class Classifier(nn.Module):
         self, name: str, num_classes: int, *, weights: str | None = None, freeze: bool = False
     ) -> None:
         super().__init__()
-        backbone = backbone_of(name)
-        self.network = backbone.build()
+        backbone = BACKBONES[name]
+        self.network: nn.Module = backbone.build()
         self._head_name = backbone.head
         self._freeze = freeze
         if weights is not None:

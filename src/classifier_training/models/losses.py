@@ -6,6 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classifier_training.config.schema import LossConfig
+
+
+def cross_entropy(
+    config: LossConfig, class_weights: Tensor | None, log_priors: Tensor
+) -> ClassificationLoss:
+    """Build the loss of ``loss.name=cross_entropy``; see ``register_loss``."""
+    tau = config.logit_adjustment
+    return ClassificationLoss(
+        class_weights,
+        label_smoothing=config.label_smoothing,
+        gamma=config.focal_gamma,
+        logit_offsets=tau * log_priors if tau else None,
+    )
+
 
 class ClassificationLoss(nn.Module):
     """Weighted, smoothed cross-entropy; focal when ``gamma > 0`` (Lin et al. 2017, eq. 4).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,13 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
+from classifier_training.config.registry import Backbone
 from classifier_training.errors import ConfigError
-from classifier_training.models.backbones import BACKBONES, Backbone
 from classifier_training.system.integrity import damage_of
 
 PUBLISHED = "DEFAULT"
 
 StateDict = dict[str, Tensor]
-
-
-def backbone_of(name: str) -> Backbone:
-    """Look up a backbone.
-
-    Raises:
-        ConfigError: There is none of that name.
-    """
-    if name in BACKBONES:
-        return BACKBONES[name]
-    close = difflib.get_close_matches(name, BACKBONES, n=1)
-    raise ConfigError(
-        f"model.name={name} is unknown",
-        expected=f"one of {', '.join(BACKBONES)}",
-        fix=f"model={close[0] if close else next(iter(BACKBONES))}",
-    )
 
 
 def load_backbone_weights(network: nn.Module, backbone: Backbone, weights: str) -> None:
@@ -116,6 +99,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _published(backbone: Backbone) -> StateDict:
+    if backbone.published is None:
+        raise ConfigError(
+            "model.weights=DEFAULT, but this model has no published weights",
+            expected="a file of weights, or null",
+            fix="model.weights=null, or model.weights=FILE",
+        )
     url = backbone.weights.url
     try:
         # torchvision's own default would unpickle.

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from classifier_training.config.registry import BACKBONES
 from classifier_training.inference.sidecar import sha256_of
-from classifier_training.models.backbones import BACKBONES
 from classifier_training.models.weights import PUBLISHED
 from classifier_training.report.card_sections import limits, score_sections, shown
 from classifier_training.report.markdown import block, bullets, printable, table, text

@@ -26,7 +26,7 @@ class ModelMetadata:
 
     Attributes:
         run_id: The run that trained it.
-        model_name: Key of ``BACKBONES``.
+        model_name: A registered backbone.
         channels_last: Memory layout it is scored in.
         class_map: Its classes.
         spec: Its evaluation preprocessing.

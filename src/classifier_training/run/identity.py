@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import sys
@@ -15,10 +14,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from classifier_training.config.targets import KNOWN
+from classifier_training.config.registry import CALLBACKS
 from classifier_training.errors import EXIT_UNEXPECTED, ClassifierTrainingError, ResumeError
 from classifier_training.run.folder import SCHEMA_VERSION, RunFolder
-from classifier_training.run.stored_config import flatten, read_config
+from classifier_training.run.stored_config import flatten, migrated, read_config
 from classifier_training.system.files import write_json, write_text
 
 # May differ between the parts of one run: they change how, not what, is computed. Data may move;
@@ -53,20 +52,6 @@ FREE_KEYS = (
     "resume",
     "trainer.log_every_n_steps",
     "trainer.profiler",
-)
-# Lightning's callbacks that only watch. Ours say so themselves, by their base.
-_LIGHTNING_OBSERVERS = tuple(
-    f"lightning.pytorch.callbacks.{name}"
-    for name in (
-        "DeviceStatsMonitor",
-        "LearningRateMonitor",
-        "ModelCheckpoint",
-        "ModelSummary",
-        "OnExceptionCheckpoint",
-        "RichModelSummary",
-        "SpikeDetection",
-        "ThroughputMonitor",
-    )
 )
 _LONGER = "trainer.max_epochs"
 _OURS = ("checkpoints", "config.yaml", "evaluation", "metrics.csv", "model.onnx")
@@ -200,20 +185,15 @@ def _observes(entry: Any) -> bool:
     target = entry.get("_target_") if isinstance(entry, dict) else None
     if not isinstance(target, str):
         return False
-    # Imported here: `classifier runs` reads configurations without torch.
-    from classifier_training.callbacks.base import Callback
-
+    if target in CALLBACKS:
+        return CALLBACKS[target].observes
+    # A class of the user's; one that only a stored file names is not imported for that.
     module, _, name = target.rpartition(".")
-    if target.startswith("classifier_training.") and target in KNOWN["callbacks"]:
-        importlib.import_module(module)
-    # A class that only a stored file names is not imported for that.
-    cls = getattr(sys.modules.get(module), name, None)
-    is_ours = isinstance(cls, type) and issubclass(cls, Callback)
-    return is_ours or target in _LIGHTNING_OBSERVERS
+    return bool(getattr(getattr(sys.modules.get(module), name, None), "observes", False))
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    flat_old, flat_new = flatten(old), flatten(new)
+    flat_old, flat_new = flatten(old), flatten(migrated(new))
     keys = sorted(flat_old.keys() | flat_new.keys())
     return [
         (key, flat_old.get(key), flat_new.get(key))

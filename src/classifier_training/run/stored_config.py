@@ -20,7 +20,11 @@ MOVED_MODULES: Mapping[str, str] = {
 
 # Keys that a stored configuration may lack, with the value that was in force before they existed.
 # A row is added with each new key; without it every older run would refuse to resume.
-ADDED_KEYS: Mapping[str, Any] = {}
+ADDED_KEYS: Mapping[str, Any] = {
+    "loss.name": "cross_entropy",
+    "optimizer.name": "adamw",
+    "schedule.name": "cosine",
+}
 
 
 def read_config(path: Path) -> dict[str, Any]:

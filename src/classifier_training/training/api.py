@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,6 +15,7 @@ from classifier_training.config.compose import (
     allowed_modules,
     compose_config,
     make_strict,
+    set_to,
 )
 from classifier_training.config.validate import validate
 from classifier_training.run.folder import RunFolder
@@ -57,20 +59,10 @@ def train(
     if model is not None:
         is_option = (_CONF / "model" / f"{model}.yaml").is_file()
         given["model" if is_option else "model.name"] = model
-    command = (
-        f"train({str(data)!r}, out={str(out)!r}, model={model!r}, epochs={epochs!r}, "
-        f"overrides={dict(overrides or {})!r}, config_name={config_name!r})"
-    )
-    return train_with(list(as_overrides(given)), out=out, root=config_name, command=command)
+    return train_with(list(as_overrides(given)), out=out, root=config_name)
 
 
-def train_with(
-    overrides: Sequence[str],
-    *,
-    out: str | Path,
-    root: str = DEFAULT_ROOT,
-    command: str = "classifier train",
-) -> Run:
+def train_with(overrides: Sequence[str], *, out: str | Path, root: str = DEFAULT_ROOT) -> Run:
     """Train with overrides as they are typed on the command line.
 
     Raises:
@@ -79,7 +71,10 @@ def train_with(
     given, folder = list(overrides), Path(out)
     composed = compose_config(make_strict(given), root=root, output_dir=str(folder))
     config = validate(composed, allow_modules=allowed_modules(given))
-    run = fit(config, RunFolder(folder, resume_command=command), command)
+    flags = [] if root == DEFAULT_ROOT else ["--config-name", root]
+    command = shlex.join(["classifier", "train", *flags, *given])
+    resume = f"{command} {shlex.quote(set_to('hydra.run.dir', str(folder)))}"
+    run = fit(config, RunFolder(folder, resume_command=resume), command)
     return Run(folder) if run is None else run
 
 

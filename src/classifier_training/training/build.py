@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Callback
 from loguru import logger
+from torch import nn
 
-from classifier_training.config.schema import Config, ModelConfig, TransformsConfig
+from classifier_training.config.registry import LOSSES
+from classifier_training.config.schema import Config, LossConfig, ModelConfig, TransformsConfig
 from classifier_training.data.balance import class_weights, log_priors
 from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.manifest import Manifest
@@ -19,7 +21,6 @@ from classifier_training.errors import ConfigError
 from classifier_training.inference.class_map import ClassMap
 from classifier_training.inference.preprocess import PreprocessSpec
 from classifier_training.models.classifier import Classifier
-from classifier_training.models.losses import ClassificationLoss
 from classifier_training.models.weights import read_checkpoint
 from classifier_training.run.checkpoint import ModelMetadata, scored_state, unpack_metadata
 from classifier_training.run.folder import RunFolder
@@ -157,17 +158,16 @@ def build_network(config: ModelConfig, class_map: ClassMap) -> Classifier:
     return network
 
 
-def build_loss(config: Config, manifest: Manifest) -> ClassificationLoss:
+def build_loss(config: LossConfig, manifest: Manifest) -> nn.Module:
     """Build the training loss; class weights and priors follow from the training counts."""
     counts = manifest.counts("train")
-    weights = class_weights(counts, config.loss.class_weights)
-    tau = config.loss.logit_adjustment
-    return ClassificationLoss(
+    weights = class_weights(counts, config.class_weights)
+    loss: nn.Module = LOSSES[config.name](
+        config,
         None if weights is None else torch.from_numpy(weights),
-        label_smoothing=config.loss.label_smoothing,
-        gamma=config.loss.focal_gamma,
-        logit_offsets=tau * torch.from_numpy(log_priors(counts)) if tau else None,
+        torch.from_numpy(log_priors(counts)),
     )
+    return loss
 
 
 def _warm_start(network: Classifier, config: ModelConfig, class_map: ClassMap) -> None:

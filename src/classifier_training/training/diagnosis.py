@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 
+from classifier_training.config.registry import BACKBONES
 from classifier_training.config.schema import Config, ModelConfig
 from classifier_training.data.index import DataIndex
 from classifier_training.data.loading import resolve_workers
 from classifier_training.errors import ClassifierTrainingError, ConfigError
-from classifier_training.models.weights import PUBLISHED, backbone_of
+from classifier_training.models.weights import PUBLISHED
 from classifier_training.system.machine import Diagnosis, readable_bytes
 from classifier_training.system.resources import SHARED_MEMORY, LoaderPlan
 from classifier_training.training.estimate import AUTO_MOST, Estimate, estimate, with_batch_size
@@ -84,9 +85,12 @@ def _weights(config: ModelConfig) -> Diagnosis:
     if config.weights is None:
         return Diagnosis("weights", "ok", "none: trained from scratch (model.weights=null)")
     try:
-        url = backbone_of(config.name).weights.url
+        weights = BACKBONES[config.name].weights
     except ConfigError as error:
         return Diagnosis("weights", "fail", error.what, error.fix)
+    if weights is None:
+        return Diagnosis("weights", "fail", f"{config.name} has none", "model.weights=null")
+    url = weights.url
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if cached.is_file():
         return Diagnosis("weights", "ok", str(cached))

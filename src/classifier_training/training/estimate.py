@@ -10,6 +10,7 @@ from loguru import logger
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from classifier_training.config.registry import OPTIMIZERS
 from classifier_training.config.schema import Config
 from classifier_training.errors import ConfigError
 from classifier_training.models.classifier import Classifier
@@ -92,7 +93,9 @@ def _measure(
         size = config.transforms.image_size
         images = torch.rand(batch, 3, size, size).to(device)
         labels = torch.randint(classes, (batch,)).to(device)
-    optimizer = torch.optim.AdamW(parameter_groups(network, config.optimizer))
+    optimizer = OPTIMIZERS[config.optimizer.name](
+        parameter_groups(network, config.optimizer), config.optimizer
+    )
     network.train()
     held = _HeldBytes()
 

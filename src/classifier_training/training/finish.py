@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from loguru import logger
 
+from classifier_training.config.registry import EXPORTS
 from classifier_training.config.schema import Config, ExportConfig
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ExportError
 from classifier_training.evaluation.calibrate import write_calibration
 from classifier_training.evaluation.evaluate import Evaluation, evaluate_split, write_evaluation
 from classifier_training.evaluation.explain import Answered, write_gradcam
-from classifier_training.exporters.int8 import export_int8
 from classifier_training.exporters.onnx import export_verified
 from classifier_training.report.model_card import write_model_card
 from classifier_training.report.render import write_report
@@ -65,10 +65,10 @@ def finish(parts: TrainingParts, manifest: Manifest, best: dict[str, Any]) -> No
 
 
 def quantize(config: ExportConfig, folder: RunFolder) -> None:
-    """Export int8 too, where it is configured; the run is complete without it."""
-    if config.precision == "int8":
-        with stage(folder, "export_int8"):
-            export_int8(folder.path, max_loss=config.int8_max_loss)
+    """Export another precision too, where it is configured; the run is complete without it."""
+    if config.precision != "fp32":
+        with stage(folder, f"export_{config.precision}"):
+            EXPORTS[config.precision](folder.path, config)
 
 
 def complete_finished(session: RunSession) -> Run | None:

@@ -50,7 +50,7 @@ def train_network(parts: TrainingParts, *, is_main: bool = True) -> dict[str, An
     else:
         module = ClassifierModule(
             parts.network,
-            build_loss(config, data.manifest),
+            build_loss(config.loss, data.manifest),
             parts.metadata,
             config,
             data.manifest.describe,

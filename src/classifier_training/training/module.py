@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
+from classifier_training.config.registry import SCHEDULES
 from classifier_training.config.schema import Config
 from classifier_training.data.dataset import Batch
 from classifier_training.metrics.classification import ClassificationMetrics
@@ -30,7 +31,6 @@ from classifier_training.training.distributed import (
 )
 from classifier_training.training.nan_guard import BatchPlace, FiniteGuard, require_finite_weights
 from classifier_training.training.optimizers import build_optimizer, parameter_groups
-from classifier_training.training.schedules import WarmupCosine
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -194,19 +194,17 @@ class ClassifierModule(pl.LightningModule):
             self._log_scores("val_raw", self.raw_scores)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Build AdamW and the schedule over the run's optimiser steps."""
+        """Build the optimizer and the schedule over the run's optimizer steps."""
         total = int(self.trainer.estimated_stepping_batches)
         per_epoch = total / self.config.trainer.max_epochs
-        schedule = WarmupCosine(
-            warmup_steps=min(round(self.config.schedule.warmup_epochs * per_epoch), total - 1),
-            total_steps=total,
-            final_ratio=self.config.schedule.final_lr_ratio,
-        )
+        section = self.config.schedule
+        warmup_steps = min(round(section.warmup_epochs * per_epoch), total - 1)
+        factor: Callable[[int], float] = SCHEDULES[section.name](section, warmup_steps, total)
         optimizer = build_optimizer(self.net, self.config.optimizer)
         optimizer.register_step_post_hook(self._count_step)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule.factor), "interval": "step"},
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
         }
 
     def optimizer_step(
@@ -261,7 +259,8 @@ class ClassifierModule(pl.LightningModule):
             own["initial_lr"] = given["lr"]
             own["lr"] = given["lr"] * factor(scheduler.last_epoch)
             own["weight_decay"] = given["weight_decay"]
-            own["betas"] = tuple(self.config.optimizer.betas)
+            if "betas" in own:
+                own["betas"] = tuple(self.config.optimizer.betas)
 
     def _gathered(self) -> list[RankState]:
         """Return what differs between processes, by rank; the rest they have in common."""

@@ -1,4 +1,4 @@
-"""AdamW with parameter groups: what is decayed, and what learns faster."""
+"""Optimizers with parameter groups: what is decayed, and what learns faster."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from loguru import logger
 from torch import nn
+from torch.optim import Optimizer
 
+from classifier_training.config.registry import OPTIMIZERS
 from classifier_training.config.schema import OptimizerConfig
 from classifier_training.models.classifier import Classifier
 
 
-def build_optimizer(net: Classifier, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Return AdamW over the trainable parameters, without decay on norms and biases."""
+def build_optimizer(net: Classifier, config: OptimizerConfig) -> Optimizer:
+    """Return the configured optimizer over the trainable parameters."""
     groups = parameter_groups(net, config)
     for group in groups:
         size = sum(parameter.numel() for parameter in group["params"])
@@ -25,6 +27,12 @@ def build_optimizer(net: Classifier, config: OptimizerConfig) -> torch.optim.Ada
             group["lr"],
             group["weight_decay"],
         )
+    optimizer: Optimizer = OPTIMIZERS[config.name](groups, config)
+    return optimizer
+
+
+def adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.AdamW:
+    """Build ``optimizer.name=adamw``; see ``register_optimizer``."""
     first, second = config.betas
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(first, second))
 

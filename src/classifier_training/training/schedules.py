@@ -1,9 +1,19 @@
-"""Learning rate of each optimiser step."""
+"""Learning rate of each optimizer step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from classifier_training.config.schema import ScheduleConfig
+
+
+def warmup_cosine(
+    config: ScheduleConfig, warmup_steps: int, total_steps: int
+) -> Callable[[int], float]:
+    """Build ``schedule.name=cosine``; see ``register_schedule``."""
+    return WarmupCosine(warmup_steps, total_steps, config.final_lr_ratio).factor
 
 
 @dataclass(frozen=True)
