@@ -25,7 +25,7 @@ from classifier_training.config.validate import validate
 from classifier_training.data.cache import PixelCache
 from classifier_training.data.cache_build import CacheJob, cache_in_memory, cache_on_disk
 from classifier_training.data.dataset import EvaluationDataset, TrainingDataset, unwrap
-from classifier_training.data.decoding import Recipe, read_file
+from classifier_training.data.decoding import DecodeSpec, read_file
 from classifier_training.data.index import index_data
 from classifier_training.data.loading import bound_heap, evaluation_loader, training_loader
 from classifier_training.data.manifest import Manifest
@@ -44,7 +44,7 @@ def seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-def read_all(manifest: Manifest, recipes: dict[str, Recipe], caches: Caches) -> None:
+def read_all(manifest: Manifest, recipes: dict[str, DecodeSpec], caches: Caches) -> None:
     """Read every image as it is before augmentation."""
     for split, recipe in recipes.items():
         for row in map(int, manifest.rows(split)):
@@ -81,7 +81,7 @@ def main() -> None:
     at_least = reduction_bound(config.transforms)
     recipes = {
         "train": TrainingDataset(manifest, spec, augmentation, 0, at_least).recipe,
-        "val": Recipe(spec),
+        "val": DecodeSpec(spec),
     }
 
     def epoch(caches: Caches) -> None:

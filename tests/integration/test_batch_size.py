@@ -15,7 +15,7 @@ from classifier_training.errors import ConfigError, InterruptedRunError
 from classifier_training.run.reader import Run
 from classifier_training.training import estimate
 from classifier_training.training.estimate import (
-    Estimate,
+    StepEstimate,
     largest_that_fits,
     most_images,
     with_batch_size,
@@ -34,14 +34,14 @@ CPU = Hardware(Device("cpu", "a CPU"), "32-true", "it is one")
     ("memory_of", "most", "taken"), [(1000, 64, 64), (70, 64, 32), (3, 64, 2), (2, 64, 1)]
 )
 def test_the_largest_power_of_two_that_fits(memory_of: int, most: int, taken: int) -> None:
-    found = Estimate(fixed_bytes=0, image_bytes=1e6, free=memory_of * 10**6, images_per_s=1.0)
+    found = StepEstimate(fixed_bytes=0, image_bytes=1e6, free=memory_of * 10**6, images_per_s=1.0)
 
     assert largest_that_fits(found, most) == taken
 
 
 @pytest.mark.promise("R8")
 def test_where_no_image_fits_the_error_says_so() -> None:
-    found = Estimate(fixed_bytes=10**9, image_bytes=1e6, free=10**9, images_per_s=1.0)
+    found = StepEstimate(fixed_bytes=10**9, image_bytes=1e6, free=10**9, images_per_s=1.0)
 
     with pytest.raises(ConfigError, match="not even one image fits"):
         largest_that_fits(found, 64)

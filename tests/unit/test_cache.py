@@ -27,7 +27,7 @@ from classifier_training.data.cache_build import (
 )
 from classifier_training.data.datamodule import ImageDataModule
 from classifier_training.data.dataset import EvaluationDataset, TrainingDataset, unwrap
-from classifier_training.data.decoding import Recipe
+from classifier_training.data.decoding import DecodeSpec
 from classifier_training.data.index import index_data
 from classifier_training.data.loading import evaluation_loader, training_loader
 from classifier_training.data.manifest import Manifest
@@ -42,7 +42,7 @@ from tests.helpers.pixels import noise, write_images
 from tests.helpers.runs import tiny_train
 
 SPEC = PreprocessSpec(16, "squash", MEAN, STD)
-AUGMENTED = Recipe(None, 20)
+AUGMENTED = DecodeSpec(None, 20)
 AUGMENTATION = config_of(
     "data.data_root=x", "transforms=default", "transforms.image_size=16"
 ).transforms
@@ -68,7 +68,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 def job_of(
     manifest: Manifest,
-    recipe: Recipe = AUGMENTED,
+    recipe: DecodeSpec = AUGMENTED,
     *,
     split: str = "train",
     workers: int = 0,
@@ -77,7 +77,7 @@ def job_of(
     return CacheJob(manifest, manifest.rows(split), recipe, workers, limit, lambda _d, _t: None)
 
 
-def serves_the_files(cache: object, manifest: Manifest, recipe: Recipe, split: str) -> bool:
+def serves_the_files(cache: object, manifest: Manifest, recipe: DecodeSpec, split: str) -> bool:
     return all(
         np.array_equal(
             cache.read(int(row)),  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ def serves_the_files(cache: object, manifest: Manifest, recipe: Recipe, split: s
     )
 
 
-def key_of(manifest: Manifest, recipe: Recipe = AUGMENTED) -> str:
+def key_of(manifest: Manifest, recipe: DecodeSpec = AUGMENTED) -> str:
     return cache_key(manifest, manifest.rows("train"), recipe)
 
 
@@ -95,10 +95,11 @@ def key_of(manifest: Manifest, recipe: Recipe = AUGMENTED) -> str:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("place", ["memory", "disk"])
 @pytest.mark.parametrize(
-    ("recipe", "split"), [(AUGMENTED, "train"), (Recipe(None), "train"), (Recipe(SPEC), "val")]
+    ("recipe", "split"),
+    [(AUGMENTED, "train"), (DecodeSpec(None), "train"), (DecodeSpec(SPEC), "val")],
 )
 def test_cache_holds_what_the_files_give(
-    manifest: Manifest, tmp_path: Path, workers: int, place: str, recipe: Recipe, split: str
+    manifest: Manifest, tmp_path: Path, workers: int, place: str, recipe: DecodeSpec, split: str
 ) -> None:
     job = job_of(manifest, recipe, split=split, workers=workers)
 
@@ -137,7 +138,7 @@ def test_batches_are_equal_with_and_without_cache(manifest: Manifest, workers: i
         )
         return [tensor for batch in loader for tensor in unwrap(batch)]
 
-    kept = cache_in_memory(job_of(manifest, Recipe(SPEC), split="val"))
+    kept = cache_in_memory(job_of(manifest, DecodeSpec(SPEC), split="val"))
     pairs = zip(
         training(plain) + evaluation(None), training(cached) + evaluation(kept), strict=True
     )
@@ -237,12 +238,12 @@ def test_key_changes_with_everything_that_makes_the_pixels(
 ) -> None:
     recipes = [
         AUGMENTED,
-        Recipe(None),
-        Recipe(None, 21),
-        Recipe(SPEC),
-        Recipe(replace(SPEC, image_size=17)),
-        Recipe(replace(SPEC, resize="pad")),
-        Recipe(replace(SPEC, mean=(0.5, 0.5, 0.5))),  # the colour of the margin
+        DecodeSpec(None),
+        DecodeSpec(None, 21),
+        DecodeSpec(SPEC),
+        DecodeSpec(replace(SPEC, image_size=17)),
+        DecodeSpec(replace(SPEC, resize="pad")),
+        DecodeSpec(replace(SPEC, mean=(0.5, 0.5, 0.5))),  # the colour of the margin
     ]
     keys = [key_of(manifest, recipe) for recipe in recipes]
     monkeypatch.setattr("PIL.__version__", "0.0")
@@ -429,7 +430,7 @@ def test_place_is_chosen_by_what_is_free(
 @pytest.mark.promise("D9")
 def test_auto_leaves_it_where_it_does_not_pay(manifest: Manifest) -> None:
     config = data_config(manifest.root, cache="auto")
-    recipes = {"train": AUGMENTED, "val": Recipe(SPEC)}
+    recipes = {"train": AUGMENTED, "val": DecodeSpec(SPEC)}
 
     def found(why_not: str | None) -> set[str]:
         return set(open_caches(manifest, recipes, config, workers=0, processes=1, why_not=why_not))

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from classifier_training.report.charts import Line, line_chart, nice_ticks
-from classifier_training.report.formatting import duration, percent, quoted_name, size
+from classifier_training.report.formatting import percent, quoted_name, size
 from classifier_training.report.matrix import MOST_LISTED, MOST_RIGHT, MOST_WRONG, images_behind
 from classifier_training.report.sections import again
 from classifier_training.report.settings import given_overrides, settings_of
 from classifier_training.run.predictions import Predictions
+from classifier_training.system.progress import duration
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
-"""Which classes are taken for which, after every epoch."""
+"""Which classes are predicted as which, after every epoch."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from classifier_training.plots.class_names import short_name
 from classifier_training.plots.confusion import draw_confusion
 from classifier_training.run.folder import RunFolder
 from classifier_training.run.history import History
-from classifier_training.system.files import replacing
+from classifier_training.system.tables import write_table
 
 
 class ConfusionMatrix(Callback):
@@ -63,13 +62,8 @@ def _folder(folder: RunFolder) -> Path:
 
 def _write(path: Path, counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> None:
     """Write the counts as ``evaluation/SPLIT/confusion_matrix.csv`` has them."""
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(("true \\ predicted", *names))
-        writer.writerows((name, *row) for name, row in zip(names, counts.tolist(), strict=True))
+    rows = ((name, *row) for name, row in zip(names, counts.tolist(), strict=True))
+    write_table(path, ("true \\ predicted", *names), rows)
 
 
 def _in_words(
@@ -77,7 +71,7 @@ def _in_words(
 ) -> str:
     support = counts.sum(axis=1)
     return ", ".join(
-        f"{short_name(names[true])!r} taken for {short_name(names[predicted])!r} "
+        f"{short_name(names[true])!r} predicted as {short_name(names[predicted])!r} "
         f"{counts[true, predicted]} of {support[true]} times"
         for true, predicted in pairs
     )

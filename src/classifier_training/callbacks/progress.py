@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
+from classifier_training.system.progress import duration
+
 _REDRAW_EVERY_S = 0.5
 _SHOWN_SCORES = ("val/acc_top1", "val/f1_macro", "val/loss")
 
@@ -121,7 +123,7 @@ class Progress(ProgressBar):
         all_of_them = _batches(trainer) * (trainer.max_epochs or 1)
         # Includes validation and saving, which the time left must cover too.
         per_batch = (time.monotonic() - self._fit_started) / max(1, done - self._first_batch)
-        return f"{speed:.0f} img/s  {_duration(per_batch * (all_of_them - done))} left"
+        return f"{speed:.0f} img/s  {duration(per_batch * (all_of_them - done))} left"
 
     def _stop(self) -> None:
         if self._bar is not None:
@@ -146,11 +148,3 @@ def _epoch_name(trainer: pl.Trainer) -> str:
 
 def _batches(trainer: pl.Trainer) -> int:
     return int(trainer.num_training_batches)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

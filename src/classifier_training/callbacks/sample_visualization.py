@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from classifier_training.callbacks.base import Callback, epoch_name, is_drawn, keep_pictures
-from classifier_training.data.decoding import Recipe, read_file
+from classifier_training.data.decoding import DecodeSpec, read_file
 from classifier_training.plots.samples import Sample, draw_samples
 from classifier_training.run.folder import RunFolder
 from classifier_training.run.history import History
@@ -87,7 +87,7 @@ class SampleVisualization(Callback):
         worst = _worst(answers, self._worst)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         shown = {int(answers.rows[at]) for at in (*fixed, *worst)}
-        recipe = Recipe(data.spec)
+        recipe = DecodeSpec(data.spec)
         # Only those of this picture are kept for the next: memory stays flat.
         self._pixels = {row: self._read(data.manifest, recipe, row) for row in shown}
         names = data.manifest.class_map.names
@@ -103,7 +103,7 @@ class SampleVisualization(Callback):
         """Remove the pictures of old epochs."""
         keep_pictures(_folder(folder), self._keep, history.best_epoch)
 
-    def _read(self, manifest: Any, recipe: Recipe, row: int) -> npt.NDArray[np.uint8]:
+    def _read(self, manifest: Any, recipe: DecodeSpec, row: int) -> npt.NDArray[np.uint8]:
         known = self._pixels.get(row)
         if known is not None:
             return known

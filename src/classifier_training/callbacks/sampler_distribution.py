@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from classifier_training.data.sampling import ClassDraws, class_draws
 from classifier_training.plots.class_names import short_name
 from classifier_training.plots.draws import draw_draws
 from classifier_training.run.folder import RunFolder
-from classifier_training.system.files import replacing
+from classifier_training.system.tables import write_table
 
 _MOST_LINES = 60  # of classes shown one by one
 
@@ -124,15 +123,22 @@ def _show(names: tuple[str, ...], draws: ClassDraws) -> None:
 
 def _write(path: Path, names: tuple[str, ...], epochs: list[ClassDraws]) -> None:
     """Write a row a class: its images, the draws expected each epoch, and those of each epoch."""
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        columns = [f"drawn_epoch_{number}" for number in range(len(epochs))]
-        writer.writerow(["class", "images", "expected", *columns])
-        first = epochs[0]
-        for index, name in enumerate(names):
-            drawn = [int(draws.drawn[index]) for draws in epochs]
-            expected = f"{first.expected[index]:.6g}"
-            writer.writerow([name, int(first.images[index]), expected, *drawn])
+    first = epochs[0]
+    write_table(
+        path,
+        (
+            "class",
+            "images",
+            "expected",
+            *(f"drawn_epoch_{number}" for number in range(len(epochs))),
+        ),
+        (
+            (
+                name,
+                int(first.images[index]),
+                f"{first.expected[index]:.6g}",
+                *(int(draws.drawn[index]) for draws in epochs),
+            )
+            for index, name in enumerate(names)
+        ),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import sys
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from classifier_training.cli.console import guarded, need_extra, set_up_logging
 from classifier_training.errors import EXIT_OK, ConfigError
-from classifier_training.system.files import replacing, write_json, write_text
+from classifier_training.system.files import write_json, write_text
+from classifier_training.system.tables import write_table
 
 if TYPE_CHECKING:
     from classifier_training.evaluation.aggregate import Aggregate, Group, Mean
@@ -63,7 +63,7 @@ def run_runs(
             _writing(json_file, lambda path: write_json(path, _to_json(rows, found)))
         if csv_file is not None:
             lines = _run_csv(rows) if found is None else _group_csv(found)
-            _writing(csv_file, lambda path: _write_csv(path, lines))
+            _writing(csv_file, lambda path: write_table(path, lines[0], lines[1:]))
         if html_file is not None:
             from classifier_training.report.runs_page import render_runs
 
@@ -241,14 +241,6 @@ def _score(score: Score) -> dict[str, float | None]:
         "low": score.low if has_interval else None,
         "high": score.high if has_interval else None,
     }
-
-
-def _write_csv(path: Path, lines: Table) -> None:
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        csv.writer(file).writerows(lines)
 
 
 def _writing(path: Path, write: Callable[[Path], None]) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import PIL
 from PIL import features
 
-from classifier_training.data.decoding import Recipe
+from classifier_training.data.decoding import DecodeSpec
 from classifier_training.data.manifest import Manifest
 from classifier_training.system.resources import available_cores
 
@@ -85,7 +85,7 @@ class PixelCache:
         return int(self.entries["height"][at]), int(self.entries["width"][at]), 3
 
 
-def cache_key(manifest: Manifest, rows: npt.NDArray[np.int64], recipe: Recipe) -> str:
+def cache_key(manifest: Manifest, rows: npt.NDArray[np.int64], recipe: DecodeSpec) -> str:
     """Return a text that changes with the pixels, labels and order of the images, the
     preprocessing, and the decoder.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -34,11 +33,11 @@ from classifier_training.data.cache import (
     write_at,
     write_index,
 )
-from classifier_training.data.decoding import Recipe, read_file
+from classifier_training.data.decoding import DecodeSpec, read_file
 from classifier_training.data.loading import start_worker
 from classifier_training.data.manifest import Manifest
 from classifier_training.errors import ClassifierTrainingError, DataError
-from classifier_training.system.files import replacing
+from classifier_training.system.files import file_lock, replacing
 from classifier_training.system.progress import progress
 from classifier_training.system.resources import available_memory
 
@@ -82,7 +81,7 @@ class CacheJob:
 
     manifest: Manifest
     rows: npt.NDArray[np.int64]
-    recipe: Recipe
+    recipe: DecodeSpec
     workers: int
     limit: int
     on_images: OnImages
@@ -118,7 +117,7 @@ def cache_on_disk(job: CacheJob, folder: Path) -> PixelCache:
     path = folder / f"{job.key}.pixels"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f".{job.key}.lock"):
+        with file_lock(folder / f".{job.key}.lock"):
             if (cache := _existing(path, job)) is not None:
                 return cache
             with replacing(path) as temporary:
@@ -145,21 +144,6 @@ def _existing(path: Path, job: CacheJob) -> PixelCache | None:
     return cache
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the system gives back even when this process is killed."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("cache: another run is building it; waiting for {}", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            # A file system without locks: both build, and the last whole file stays.
-            logger.debug("cache: {} cannot be locked", path)
-        yield
-
-
 def _fill(file: int, job: CacheJob) -> None:
     """Write pixels and index; each content once."""
     _, first = np.unique(job.manifest.hashes[job.rows], axis=0, return_index=True)
@@ -184,7 +168,7 @@ def _fill(file: int, job: CacheJob) -> None:
 class _Target:
     file: int
     manifest: Manifest
-    recipe: Recipe
+    recipe: DecodeSpec
     limit: int
     taken: _Counter
 
@@ -284,7 +268,7 @@ _SPARE = 1.1  # the sample's mean is not that of all images
 
 
 @dataclass(frozen=True)
-class Place:
+class CacheLocation:
     """Where a cache goes.
 
     Attributes:
@@ -300,7 +284,7 @@ class Place:
 
 def open_caches(
     manifest: Manifest,
-    recipes: Mapping[str, Recipe],
+    recipes: Mapping[str, DecodeSpec],
     config: DataConfig,
     *,
     workers: int,
@@ -350,7 +334,7 @@ def open_caches(
 
 def choose_place(
     config: DataConfig, needed: int, memory: int | None, processes: int
-) -> Place | str:
+) -> CacheLocation | str:
     """Return where the cache goes, or why there is none.
 
     Args:
@@ -362,7 +346,7 @@ def choose_place(
     share = _BOLD if config.cache == "ram" else _MODEST
     room = int(share * memory / processes) if memory and hasattr(os, "memfd_create") else 0
     if config.cache in ("auto", "ram") and 0 < needed <= room:
-        return Place(None, room, f"in memory, of which {room / 1e9:.1f} GB may be used")
+        return CacheLocation(None, room, f"in memory, of which {room / 1e9:.1f} GB may be used")
     reason = f"it needs {needed / 1e9:.1f} GB, and {room / 1e9:.1f} GB of memory may be used"
     if config.cache_dir is None or config.cache == "ram":
         return reason
@@ -376,10 +360,10 @@ def choose_place(
     limit = max(free, needed * 2 if any(folder.glob("*.pixels")) else 0)
     if needed > limit:
         return f"it needs {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB"
-    return Place(folder, limit, f"in {folder}")
+    return CacheLocation(folder, limit, f"in {folder}")
 
 
-def _estimate(manifest: Manifest, rows: npt.NDArray[np.int64], recipe: Recipe) -> int:
+def _estimate(manifest: Manifest, rows: npt.NDArray[np.int64], recipe: DecodeSpec) -> int:
     """Return the bytes that the pixels of ``rows`` take, from a sample of them."""
     if not len(rows):
         return 0

@@ -14,7 +14,7 @@ from classifier_training.data.balance import drawing_weights
 from classifier_training.data.cache import PixelCache
 from classifier_training.data.cache_build import open_caches
 from classifier_training.data.dataset import Batch, EvaluationDataset, TrainingDataset, unwrap
-from classifier_training.data.decoding import Recipe
+from classifier_training.data.decoding import DecodeSpec
 from classifier_training.data.loading import evaluation_loader, resolve_workers, training_loader
 from classifier_training.data.manifest import Manifest
 from classifier_training.data.sampling import EpochBatchSampler
@@ -62,7 +62,7 @@ class ImageDataModule(pl.LightningDataModule):
             return
         self._caches = open_caches(
             self.manifest,
-            {"train": self._training_data().recipe, "val": Recipe(self.spec)},
+            {"train": self._training_data().recipe, "val": DecodeSpec(self.spec)},
             self.config,
             workers=self.workers,
             processes=max(1, trainer.world_size // trainer.num_nodes),

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from classifier_training.data.cache import PixelCache
-from classifier_training.data.decoding import Recipe, read_file
+from classifier_training.data.decoding import DecodeSpec, read_file
 from classifier_training.data.manifest import Manifest
 from classifier_training.data.sampling import Draw
 from classifier_training.errors import ClassifierTrainingError, ConfigError
@@ -42,7 +42,7 @@ class EvaluationDataset(Dataset[Batch]):
     """Images as evaluation and deployment see them; asked for a whole batch at a time.
 
     Attributes:
-        cache: Holds pixels by ``Recipe(spec)``; None reads the files.
+        cache: Holds pixels by ``DecodeSpec(spec)``; None reads the files.
     """
 
     manifest: Manifest
@@ -53,7 +53,7 @@ class EvaluationDataset(Dataset[Batch]):
         return _batch(self._image, indices, indices, self.manifest)
 
     def _image(self, index: int) -> Tensor:
-        return _read(self.manifest, index, Recipe(self.spec), self.cache)
+        return _read(self.manifest, index, DecodeSpec(self.spec), self.cache)
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class TrainingDataset(Dataset[Batch]):
     cache: PixelCache | None = None
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> DecodeSpec:
         """What is made of a file before augmentation."""
-        return Recipe(self.spec) if self.transform is None else Recipe(None, self.at_least)
+        return DecodeSpec(self.spec) if self.transform is None else DecodeSpec(None, self.at_least)
 
     def __getitems__(self, draws: list[Draw]) -> Batch | ClassifierTrainingError:
         return _batch(self._image, draws, [draw.row for draw in draws], self.manifest)
@@ -120,7 +120,7 @@ def seeded(*entropy: int) -> Iterator[None]:
         random.setstate(states[2])
 
 
-def _read(manifest: Manifest, row: int, recipe: Recipe, cache: PixelCache | None) -> Tensor:
+def _read(manifest: Manifest, row: int, recipe: DecodeSpec, cache: PixelCache | None) -> Tensor:
     """Return ``(3, H, W)`` uint8 that the caller may write to."""
     pixels = None if cache is None else cache.read(row)
     if pixels is None:

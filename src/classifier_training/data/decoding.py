@@ -125,7 +125,7 @@ def _read_header(data: bytes) -> _Header | None:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DecodeSpec:
     """A function of a file's bytes alone, so that its result can be kept.
 
     Attributes:

@@ -18,6 +18,7 @@ from classifier_training.data.records import SPLITS, Record
 from classifier_training.errors import DataError
 from classifier_training.inference.class_map import ClassMap
 from classifier_training.system.resources import available_cores
+from classifier_training.system.tables import write_table
 
 
 class PackedStrings:
@@ -200,24 +201,25 @@ class Manifest:
         return digest.hexdigest()
 
     def write(self, path: Path) -> None:
-        """Write the table as CSV; the caller makes the write atomic."""
+        """Write the table as CSV, complete or not at all."""
         names = self.class_map.names
-        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for index in range(len(self)):
-                writer.writerow(
-                    (
-                        self.paths[index],
-                        names[self.labels[index]],
-                        SPLITS[self.splits[index]],
-                        self.sources[index],
-                        int(self.lines[index]),
-                        self.groups[index],
-                        self.hashes[index].tobytes().hex(),
-                        self.metadata[index],
-                    )
+        write_table(
+            path,
+            COLUMNS,
+            (
+                (
+                    self.paths[index],
+                    names[self.labels[index]],
+                    SPLITS[self.splits[index]],
+                    self.sources[index],
+                    int(self.lines[index]),
+                    self.groups[index],
+                    self.hashes[index].tobytes().hex(),
+                    self.metadata[index],
                 )
+                for index in range(len(self))
+            ),
+        )
 
 
 def _some(strings: PackedStrings, rows: npt.NDArray[np.int64]) -> PackedStrings:

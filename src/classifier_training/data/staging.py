@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +14,7 @@ from loguru import logger
 
 from classifier_training.config.schema import DataConfig
 from classifier_training.errors import ConfigError, DataError
+from classifier_training.system.files import file_lock
 from classifier_training.system.progress import progress
 from classifier_training.system.scan import walk_files
 
@@ -109,7 +108,7 @@ def stage(root: Path, folder: Path) -> Path:
     local = folder / f"{root.name}-{name}"
     try:
         local.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f".{local.name}.lock"):
+        with file_lock(folder / f".{local.name}.lock"):
             _update(root, local)
     except OSError as error:
         raise DataError(
@@ -185,14 +184,6 @@ def _copy(source: Path, target: Path) -> None:
         os.replace(temporary, target)  # noqa: PTH105 - the name says that it replaces
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process copy at a time; the others then find everything there."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _raise(error: OSError) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,8 @@ from classifier_training.metrics.calibration import (
 from classifier_training.metrics.intervals import wilson
 from classifier_training.metrics.probabilistic import expected_calibration_error, log_losses
 from classifier_training.run.folder import RunFolder
-from classifier_training.system.files import replacing, write_json
+from classifier_training.system.files import write_json
+from classifier_training.system.tables import write_table
 
 CURVE_NAME = "coverage_accuracy.csv"
 
@@ -242,21 +241,15 @@ def _share(flags: npt.NDArray[np.bool_]) -> dict[str, float | str] | None:
 def _write_curve(path: Path, calibration: Calibration, logits: Logits, labels: Labels) -> None:
     probabilities = calibration.probabilities(logits)
     curve = coverage_curve(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
-    rows: Iterable[tuple[Any, ...]] = zip(
-        curve.thresholds, curve.answered, curve.coverage, curve.accuracy, strict=True
+    rows = zip(curve.thresholds, curve.answered, curve.coverage, curve.accuracy, strict=True)
+    write_table(
+        path,
+        ("threshold", "answered", "coverage", "accuracy"),
+        (
+            (format_float(threshold), int(answered), format_float(coverage), format_float(accuracy))
+            for threshold, answered, coverage, accuracy in rows
+        ),
     )
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("threshold", "answered", "coverage", "accuracy"))
-        for threshold, answered, coverage, accuracy in rows:
-            writer.writerow(
-                (
-                    format_float(threshold),
-                    int(answered),
-                    format_float(coverage),
-                    format_float(accuracy),
-                )
-            )
 
 
 def _summary(split: str, calibration: Calibration, found: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ swapped, not images.
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterable
@@ -28,7 +27,7 @@ from classifier_training.metrics.paired import (
     ROUNDING,
     Floats,
     McNemar,
-    Scores,
+    PairScores,
     group_draws,
     group_swaps,
     holm,
@@ -38,7 +37,8 @@ from classifier_training.metrics.paired import (
     weighted_scores,
 )
 from classifier_training.run.folder import relative_link
-from classifier_training.system.files import replacing, write_json, write_text
+from classifier_training.system.files import write_json, write_text
+from classifier_training.system.tables import write_table
 
 Verdict = Literal["better", "worse", "tie"]
 
@@ -210,11 +210,11 @@ def compare(pair: PairedPredictions, *, resamples: int = _RESAMPLES, seed: int =
     )
 
 
-def _differences(draws: list[tuple[Scores, Scores]], metric: str) -> Floats:
+def _differences(draws: list[tuple[PairScores, PairScores]], metric: str) -> Floats:
     return np.concatenate([b.headline[metric] - a.headline[metric] for a, b in draws])
 
 
-def _both(pair: PairedPredictions, weights: Floats) -> tuple[Scores, Scores]:
+def _both(pair: PairedPredictions, weights: Floats) -> tuple[PairScores, PairScores]:
     losses = pair.losses or (None, None)
     a, b = (
         weighted_scores(pair.true, answers, loss, weights, len(pair.classes))
@@ -223,7 +223,7 @@ def _both(pair: PairedPredictions, weights: Floats) -> tuple[Scores, Scores]:
     return a, b
 
 
-def _swapped(pair: PairedPredictions, swap: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:
+def _swapped(pair: PairedPredictions, swap: npt.NDArray[np.bool_]) -> tuple[PairScores, PairScores]:
     ones, classes = np.ones(swap.shape), len(pair.classes)
     a, b = pair.predicted
     loss_a, loss_b = pair.losses or (None, None)
@@ -239,9 +239,9 @@ def _swapped(pair: PairedPredictions, swap: npt.NDArray[np.bool_]) -> tuple[Scor
 
 def _per_class(
     pair: PairedPredictions,
-    seen: tuple[Scores, Scores],
-    draws: list[tuple[Scores, Scores]],
-    swapped: list[tuple[Scores, Scores]],
+    seen: tuple[PairScores, PairScores],
+    draws: list[tuple[PairScores, PairScores]],
+    swapped: list[tuple[PairScores, PairScores]],
 ) -> tuple[ClassDifference, ...]:
     classes = len(pair.classes)
     right = [predicted == pair.true for predicted in pair.predicted]
@@ -372,9 +372,9 @@ def write_comparison(
         reports: Those of A and B, which ``comparison.md`` links to.
     """
     content = to_json(comparison, metric)
-    _write_csv(folder / "per_class_differences.csv", _CLASS_COLUMNS, _class_rows(comparison))
+    write_table(folder / "per_class_differences.csv", _CLASS_COLUMNS, _class_rows(comparison))
     columns = ("path", "true", "a", "b", "change")
-    _write_csv(folder / "changed_images.csv", columns, _changed_rows(comparison.pair))
+    write_table(folder / "changed_images.csv", columns, _changed_rows(comparison.pair))
     write_text(folder / "comparison.md", _markdown(comparison, metric, folder, reports))
     write_json(folder / "comparison.json", content)
 
@@ -463,13 +463,3 @@ def _class_rows(comparison: Comparison) -> Iterable[tuple[str, ...]]:
         cells = ("" if math.isnan(number) else f"{number:.6f}" for number in numbers)
         counts = (item.support, item.changes.fixed, item.changes.broken)
         yield (item.name, *map(str, counts), *cells, item.verdict)
-
-
-def _write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +30,7 @@ from classifier_training.inference.prediction_files import format_float
 from classifier_training.metrics.intervals import Estimate, wilson
 from classifier_training.plots.label_sheet import Thumbnail, write_sheet
 from classifier_training.run.reader import Run
-from classifier_training.system.files import replacing
-from classifier_training.system.tables import read_table
+from classifier_training.system.tables import read_table, write_table
 
 TABLE, SHEET, NOISE = "suspects.csv", "suspects.png", "label_noise.csv"
 COLUMNS = (
@@ -241,26 +239,20 @@ def _write(errors: LabelErrors, top: int) -> None:
         detail = f"#{number} {cells['split']}, margin {errors.suspicion.margin[position]:.2f}"
         thumbnails.append(Thumbnail(file, cells["given"], cells["predicted"], detail))
     write_sheet(thumbnails, errors.folder / SHEET)
-    with (
-        replacing(errors.folder / NOISE) as path,
-        path.open("w", encoding="utf-8", newline="") as f,
-    ):
-        writer = csv.writer(f)
-        writer.writerow(_NOISE_COLUMNS)
-        for entry in errors.noise:
-            rate = entry.rate
-            shares = ("", "", "") if rate is None else (rate.value, rate.low, rate.high)
-            writer.writerow(
-                (entry.name, entry.images, entry.suspects, *shares, entry.confused_with)
-            )
-    with (
-        replacing(errors.folder / TABLE) as path,
-        path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as f,
-    ):
-        table = csv.DictWriter(f, COLUMNS)
-        table.writeheader()
-        for number, position in enumerate(errors.listed, start=1):
-            table.writerow({"rank": str(number), **errors.cells(int(position))})
+    write_table(errors.folder / NOISE, _NOISE_COLUMNS, map(_noise_cells, errors.noise))
+    listed = (
+        {"rank": str(number), **errors.cells(int(position))}
+        for number, position in enumerate(errors.listed, start=1)
+    )
+    write_table(
+        errors.folder / TABLE, COLUMNS, ([row.get(name, "") for name in COLUMNS] for row in listed)
+    )
+
+
+def _noise_cells(entry: ClassNoise) -> tuple[object, ...]:
+    rate = entry.rate
+    shares = ("", "", "") if rate is None else (rate.value, rate.low, rate.high)
+    return entry.name, entry.images, entry.suspects, *shares, entry.confused_with
 
 
 def _refuse_handwork(table: Path) -> None:

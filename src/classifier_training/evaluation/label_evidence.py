@@ -28,7 +28,7 @@ _NOBODY = -1
 
 
 @dataclass(frozen=True)
-class Evidence:
+class LabelEvidence:
     """What is known about the label of each of the ``N`` images of a manifest.
 
     Attributes:
@@ -61,7 +61,7 @@ class Evidence:
         return rows, found
 
 
-def collect_predictions(runs: Sequence[Run]) -> Evidence:
+def collect_predictions(runs: Sequence[Run]) -> LabelEvidence:
     """Collect what runs predicted for their val and test images.
 
     An image that several runs predicted gets the mean of their probabilities.
@@ -84,11 +84,11 @@ def collect_predictions(runs: Sequence[Run]) -> Evidence:
                 sums[row] += probabilities
                 times[row] += 1
                 kinds[row] = OUT_OF_FOLD if split == "val" and len(runs) > 1 else HELD_OUT
-    return Evidence(sums / np.maximum(times, 1)[:, None], kinds)
+    return LabelEvidence(sums / np.maximum(times, 1)[:, None], kinds)
 
 
 def ask_neighbours(
-    evidence: Evidence,
+    evidence: LabelEvidence,
     run: Run,
     groups: npt.NDArray[np.int64],
     *,
@@ -96,7 +96,7 @@ def ask_neighbours(
     workers: int,
     device: torch.device,
     on_images: Callable[[int, int], None],
-) -> Evidence:
+) -> LabelEvidence:
     """Complete the evidence for images that no run predicted: the training images of a single run.
 
     Args:
@@ -141,7 +141,7 @@ def ask_neighbours(
         on_images=on_images,
     )
     kinds[rest[judged]] = NEIGHBOURS
-    return Evidence(probabilities, kinds)
+    return LabelEvidence(probabilities, kinds)
 
 
 def require_same_data(runs: Sequence[Run]) -> None:

@@ -5,7 +5,6 @@ What is measured is what is deployed: the ONNX file, with the preprocessing of i
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,8 @@ from classifier_training.metrics.paired import (
     weighted_scores,
 )
 from classifier_training.plots.style import save_figure
-from classifier_training.system.files import replacing, write_json
+from classifier_training.system.files import write_json
+from classifier_training.system.tables import write_table
 from classifier_training.transforms.corruptions import CORRUPTIONS, SEVERITIES, Corruption
 
 _RESAMPLES = 1000
@@ -45,7 +45,7 @@ Bounds = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Condition:
+class CorruptedScore:
     """Scores under one corruption of one severity.
 
     Attributes:
@@ -73,12 +73,12 @@ class Robustness:
     """
 
     images: int
-    conditions: tuple[Condition, ...]
+    conditions: tuple[CorruptedScore, ...]
     mean_accuracy: float
     seed: int
 
     @property
-    def clean(self) -> Condition:
+    def clean(self) -> CorruptedScore:
         """The images as they are."""
         return self.conditions[0]
 
@@ -136,21 +136,20 @@ def measure(
 
 def write_robustness(found: Robustness, folder: Path) -> None:
     """Write ``robustness.csv`` and ``robustness.json``."""
-    with (
-        replacing(folder / "robustness.csv") as path,
-        path.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
-        for item in found.conditions:
-            amount, unit = _amount(item)
-            numbers = [
-                f"{value:.6f}"
-                for name in ("acc_top1", "f1_macro")
-                for value in (*item.scores[name], *item.changes[name])
-            ]
-            writer.writerow((item.corruption, item.severity, amount, unit, found.images, *numbers))
+    write_table(
+        folder / "robustness.csv", _COLUMNS, (_cells(item, found) for item in found.conditions)
+    )
     write_json(folder / "robustness.json", _to_json(found))
+
+
+def _cells(item: CorruptedScore, found: Robustness) -> tuple[object, ...]:
+    amount, unit = _amount(item)
+    numbers = [
+        f"{value:.6f}"
+        for name in ("acc_top1", "f1_macro")
+        for value in (*item.scores[name], *item.changes[name])
+    ]
+    return item.corruption, item.severity, amount, unit, found.images, *numbers
 
 
 def _variants(
@@ -166,7 +165,7 @@ def _score(
     names: Sequence[tuple[str, int]],
     groups: tuple[str, ...] | None,
     classes: int,
-) -> tuple[Condition, ...]:
+) -> tuple[CorruptedScore, ...]:
     """Score ``(K, N)`` answers, of which the first row is clean, on the same resamples."""
     numbers = group_indices(groups, len(true))
     grouped = None if int(numbers.max()) + 1 == len(true) else numbers
@@ -187,7 +186,7 @@ def _score(
             )
             for metric, item in found.items()
         }
-        conditions.append(Condition(name, severity, scores, changes))
+        conditions.append(CorruptedScore(name, severity, scores, changes))
     return tuple(conditions)
 
 
@@ -213,7 +212,7 @@ def _bounds(draws: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _amount(item: Condition) -> tuple[float | str, str]:
+def _amount(item: CorruptedScore) -> tuple[float | str, str]:
     if item.severity == 0:
         return "", ""
     corruption = CORRUPTIONS[item.corruption]
@@ -297,7 +296,7 @@ def draw_examples(
 
 def _draw_severity(
     axes: object,
-    rows: Sequence[Condition],
+    rows: Sequence[CorruptedScore],
     names: Sequence[str],
     metric: str,
     severity: int,

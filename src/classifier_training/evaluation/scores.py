@@ -25,7 +25,7 @@ from classifier_training.metrics.intervals import (
     wilson,
 )
 from classifier_training.metrics.probabilistic import (
-    Calibration,
+    CalibrationError,
     RocAreas,
     calibration,
     log_losses,
@@ -55,7 +55,7 @@ class Scores:
     estimates: dict[str, Estimate]
     confusion: Indices
     majority: Estimate
-    calibration: Calibration
+    calibration: CalibrationError
     curve: RiskCoverage
     roc: RocAreas
 

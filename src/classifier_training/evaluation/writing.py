@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +21,7 @@ from classifier_training.metrics.intervals import wilson
 from classifier_training.plots.confusion import draw_confusion
 from classifier_training.plots.style import BLUE, GREY, RED, plain_axes, save_figure
 from classifier_training.system.files import replacing, write_json
+from classifier_training.system.tables import write_table
 
 
 def save_reliability(path: Path, bins: list[ReliabilityBin], scores: Scores) -> None:
@@ -120,8 +120,8 @@ def write_files(
             softmax(logits),
         )
     per_class = scores.per_class_rows(class_map)
-    _write_table(folder / "per_class.csv", list(per_class[0]), (row.values() for row in per_class))
-    _write_table(
+    write_table(folder / "per_class.csv", list(per_class[0]), (row.values() for row in per_class))
+    write_table(
         folder / "confusion_matrix.csv",
         ("true \\ predicted", *class_map.names),
         (
@@ -137,7 +137,7 @@ def write_files(
 
 def _write_curves(folder: Path, scores: Scores) -> None:
     bins = reliability_bins(scores.calibration)
-    _write_table(
+    write_table(
         folder / "reliability.csv",
         ("confidence_low", "confidence_high", "images", "mean_confidence", "accuracy"),
         (
@@ -147,7 +147,7 @@ def _write_curves(folder: Path, scores: Scores) -> None:
         ),
     )  # fmt: skip
     curve = scores.curve
-    _write_table(
+    write_table(
         folder / "risk_coverage.csv",
         ("confidence", "coverage", "risk"),
         (
@@ -163,7 +163,7 @@ def _points(curve: RiskCoverage) -> npt.NDArray[np.int64]:
 
 
 def _write_slices(path: Path, slices: Sequence[Slice]) -> None:
-    _write_table(
+    write_table(
         path,
         ("key", "value", "images", "acc_top1", "acc_top1_low", "acc_top1_high", "acc_top1_rest",
          "p_value_adjusted", "worse"),
@@ -188,13 +188,6 @@ def _draw(folder: Path, scores: Scores, class_map: ClassMap) -> None:
     draw_confusion(scores.confusion, class_map.names, folder / "confusion_matrix.png")
     save_reliability(folder / "reliability.png", reliability_bins(scores.calibration), scores)
     save_risk_coverage(folder / "risk_coverage.png", scores)
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
-    with replacing(path) as temporary, _text(temporary) as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def _text(path: Path) -> IO[str]:

@@ -55,7 +55,7 @@ _MOST_AT_A_TIME = 16
 
 
 @dataclass(frozen=True)
-class Recipe:
+class QuantizationRecipe:
     """One way to choose the ranges and what is quantised.
 
     Attributes:
@@ -71,16 +71,18 @@ class Recipe:
 
 # Cheapest and fastest first; the next is tried when one loses too much.
 RECIPES = (
-    Recipe("full range", None, keep_ends=False),
-    Recipe("99.999 % of the range", 99.999, keep_ends=False),
-    Recipe("99.999 % of the range, first and last layer in fp32", 99.999, keep_ends=True),
+    QuantizationRecipe("full range", None, keep_ends=False),
+    QuantizationRecipe("99.999 % of the range", 99.999, keep_ends=False),
+    QuantizationRecipe(
+        "99.999 % of the range, first and last layer in fp32", 99.999, keep_ends=True
+    ),
 )
 
 
 def quantize(
     source: Path,
     target: Path,
-    recipe: Recipe,
+    recipe: QuantizationRecipe,
     images: int,
     tensor_of: Callable[[int], npt.NDArray[np.float32]],
 ) -> None:
@@ -326,7 +328,7 @@ def _quantize_well(
 
 
 def _quantize(
-    before: Predictor, manifest: Manifest, chosen: Indices, target: Path, recipe: Recipe
+    before: Predictor, manifest: Manifest, chosen: Indices, target: Path, recipe: QuantizationRecipe
 ) -> None:
     spec = before.spec
     with progress("int8: calibrate") as report:
@@ -358,7 +360,9 @@ def _logits(predictor: Predictor, manifest: Manifest, rows: Indices, title: str)
     return np.concatenate(parts)
 
 
-def _loss(recipe: Recipe, chosen: int, fp32: Logits, int8: Logits, labels: Indices) -> Loss:
+def _loss(
+    recipe: QuantizationRecipe, chosen: int, fp32: Logits, int8: Logits, labels: Indices
+) -> Loss:
     answers = [logits.argmax(axis=1) for logits in (fp32, int8)]
     once = np.ones((1, len(labels)))
     scores = [

@@ -21,9 +21,17 @@ from PIL import (
 
 from classifier_training.errors import DataError
 
-IMAGE_EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif"}
-)
+# By Pillow's name of the format; an image has one of these endings.
+IMAGE_FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm"),
+}
+IMAGE_EXTENSIONS = frozenset(ending for endings in IMAGE_FORMATS.values() for ending in endings)
 
 # Readers by how a file begins. Image.open would try others too (EPS starts Ghostscript), and its
 # own limit of pixels can only be silenced for the whole process.

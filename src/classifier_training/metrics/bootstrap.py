@@ -12,7 +12,7 @@ from torch import Tensor
 
 from classifier_training.metrics.from_confusion import macro_of, macro_scores, per_class_of
 from classifier_training.metrics.intervals import LEVEL, Estimate, design_effect, student
-from classifier_training.metrics.probabilistic import BINS, Calibration
+from classifier_training.metrics.probabilistic import BINS, CalibrationError
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -209,7 +209,9 @@ _DRAWS = 2000
 _HALVINGS = 40
 
 
-def ece_interval(calibration: Calibration, groups: npt.NDArray[np.int64] | None = None) -> Estimate:
+def ece_interval(
+    calibration: CalibrationError, groups: npt.NDArray[np.int64] | None = None
+) -> Estimate:
     """Estimate the ECE by inverting a test.
 
     The measured ECE is a sum of absolute values and so too large: that of a perfectly calibrated
@@ -245,7 +247,7 @@ def ece_interval(calibration: Calibration, groups: npt.NDArray[np.int64] | None 
     return Estimate(measured, min(low, measured), min(1.0, max(high, measured)), "inversion")
 
 
-def _standard_errors(calibration: Calibration) -> Floats:
+def _standard_errors(calibration: CalibrationError) -> Floats:
     """Return ``(15,)`` standard errors of the gaps.
 
     The larger of the variance seen and the one that the confidences imply: a bin of ten right

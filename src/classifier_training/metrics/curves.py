@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from classifier_training.metrics.probabilistic import BINS, Calibration
+from classifier_training.metrics.probabilistic import BINS, CalibrationError
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,7 +28,7 @@ class ReliabilityBin:
         return self.hits / self.images
 
 
-def reliability_bins(calibration: Calibration) -> list[ReliabilityBin]:
+def reliability_bins(calibration: CalibrationError) -> list[ReliabilityBin]:
     """Return the bins that hold images, by rising confidence."""
     images = np.bincount(calibration.bins, minlength=BINS)
     hits = np.bincount(calibration.bins, weights=calibration.correct, minlength=BINS)

@@ -17,7 +17,7 @@ _CHUNK_CELLS = 2_000_000
 
 
 @dataclass(frozen=True)
-class Scores:
+class PairScores:
     """Scores of ``R`` resamples.
 
     Attributes:
@@ -33,7 +33,7 @@ class Scores:
 
 def weighted_scores(
     true: Ints, predicted: Ints, losses: Floats | None, weights: Floats, classes: int
-) -> Scores:
+) -> PairScores:
     """Score images that count with a weight each.
 
     Args:
@@ -58,7 +58,7 @@ def weighted_scores(
     }
     if losses is not None:
         headline["loss"] = (weights * losses).sum(axis=1) / total
-    return Scores(headline, recall, f1)
+    return PairScores(headline, recall, f1)
 
 
 def group_draws(groups: Ints, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:

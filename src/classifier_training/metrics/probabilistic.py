@@ -20,7 +20,7 @@ def log_losses(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationError:
     """How far confidence and accuracy lie apart in 15 equal bins of confidence.
 
     Attributes:
@@ -45,11 +45,11 @@ class Calibration:
 
 def calibration(
     probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
-) -> Calibration:
+) -> CalibrationError:
     """Sort ``(N, C)`` probabilities of ``(N,)`` labels into bins by the top one."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    return Calibration(bins, confidence, probabilities.argmax(axis=1) == labels)
+    return CalibrationError(bins, confidence, probabilities.argmax(axis=1) == labels)
 
 
 def expected_calibration_error(

@@ -84,16 +84,6 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
-def duration(seconds: float) -> str:
-    """Write a time in the two units that matter."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 90:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
 def size(numbytes: float) -> str:
     """Write a number of bytes."""
     for unit in ("bytes", "kB", "MB"):

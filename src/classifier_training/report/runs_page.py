@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from classifier_training.config.metric_names import mode_of
 from classifier_training.run.folder import find_report, relative_link
 from classifier_training.run.listing import Score, StoredRunRow, changed_keys
+from classifier_training.system.progress import duration
 
 _LONGEST = 48  # characters of a value that are shown
 
@@ -120,7 +121,7 @@ def _lines(rows: Sequence[StoredRunRow], folder: Path, home: Path) -> list[RunLi
             data_color=round(137.5 * data.index(row.fingerprint)) % 360 if row.fingerprint else 0,
             started=_minute(row.started),
             wall_s=row.wall_s,
-            wall=_duration(row.wall_s),
+            wall=duration(row.wall_s),
             changed=[(key, _value(row.config.get(key))) for key in keys] if row.config else [],
         )
         for row in rows
@@ -203,11 +204,3 @@ def _minute(started: str) -> str:
         return datetime.fromisoformat(started).strftime("%Y-%m-%d %H:%M")
     except ValueError:
         return ""
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -18,8 +18,9 @@ from classifier_training.report.content import (
     FindingShown,
     Table,
 )
-from classifier_training.report.formatting import Interval, count, duration, quoted_name, size
+from classifier_training.report.formatting import Interval, count, quoted_name, size
 from classifier_training.run.reader import Run, StoredEvaluation
+from classifier_training.system.progress import duration
 
 _MOST_ITEMS = 5
 _SEVERITIES = {"error": 0, "warning": 1, "note": 2}

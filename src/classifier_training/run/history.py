@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from classifier_training.system.files import replacing
+from classifier_training.system.tables import write_table
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,8 @@ class History:
 def write_history(path: Path, rows: list[dict[str, float]]) -> None:
     """Write all rows atomically; columns are those of any row, ``epoch`` and ``step`` first."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows({name: _number(value) for name, value in row.items()} for row in rows)
+    cells = ([_number(row[name]) if name in row else "" for name in columns] for row in rows)
+    write_table(path, columns, cells)
 
 
 def read_history(path: Path) -> list[dict[str, float]]:

@@ -25,7 +25,7 @@ from classifier_training.run.identity import (
 )
 from classifier_training.run.log import log_failure
 from classifier_training.run.provenance import git_state, machine, versions
-from classifier_training.system.files import replacing, write_json
+from classifier_training.system.files import write_json
 
 
 def identify(config: Config, manifest: Manifest, command: str) -> Identity:
@@ -82,8 +82,7 @@ def open_record(
 
 def write_data(folder: RunFolder, checked: CheckedData, spec: PreprocessSpec) -> None:
     """Write manifest, facts and findings of the images, and statistics."""
-    with replacing(folder.manifest) as path:
-        checked.index.manifest.write(path)
+    checked.index.manifest.write(folder.manifest)
     checked.write(facts=folder.image_stats, report=folder.check)
     write_json(folder.statistics, statistics(checked.index, spec, checked.facts))
 

@@ -106,7 +106,7 @@ def _readable(scheme: Scheme, outline: str) -> str:
 
 
 @dataclass(frozen=True)
-class Frame:
+class JerseyFrame:
     """Where things lie on the drawing canvas, in canvas pixels.
 
     Args:
@@ -120,7 +120,7 @@ class Frame:
     center: tuple[float, float]
 
 
-def torso_center(look: JerseyLook, frame: Frame) -> float:
+def torso_center(look: JerseyLook, frame: JerseyFrame) -> float:
     """Return where the middle of the torso is, in canvas pixels from the left.
 
     Half of the crop's shift is the whole player's; the other half is the number's alone, which is
@@ -129,7 +129,7 @@ def torso_center(look: JerseyLook, frame: Frame) -> float:
     return frame.center[0] - look.shift[0] * frame.side * 0.5
 
 
-def torso_outline(look: JerseyLook, frame: Frame) -> Polygon:
+def torso_outline(look: JerseyLook, frame: JerseyFrame) -> Polygon:
     """Return the sleeveless cut of the jersey as a polygon in canvas pixels."""
     half = look.half_width * frame.side
     center = torso_center(look, frame)
@@ -149,11 +149,11 @@ def torso_outline(look: JerseyLook, frame: Frame) -> Polygon:
     return [(center + x, y) for x, y in (*neck, *right, *left)]
 
 
-def _neck_depth(look: JerseyLook, frame: Frame) -> float:
+def _neck_depth(look: JerseyLook, frame: JerseyFrame) -> float:
     return _NECK_DEPTHS[look.neck] * look.half_width * frame.side
 
 
-def number_box(look: JerseyLook, frame: Frame, label: str) -> Box:
+def number_box(look: JerseyLook, frame: JerseyFrame, label: str) -> Box:
     """Return left, top, right, bottom of the digits in canvas pixels (``"0"`` if no label)."""
     digits = numeral(label or "0", look.font).fill
     aspect = (digits.width - 2 * PADDING) / REFERENCE_HEIGHT * look.number_stretch
@@ -166,7 +166,7 @@ def number_box(look: JerseyLook, frame: Frame, label: str) -> Box:
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
-def draw_jersey(look: JerseyLook, frame: Frame, label: str) -> Image.Image:
+def draw_jersey(look: JerseyLook, frame: JerseyFrame, label: str) -> Image.Image:
     """Return the flat cloth with its trim, lettering and number: RGB, ``frame.size``.
 
     The cloth fills the canvas; cutting it along ``torso_outline`` is the caller's part. An empty
@@ -189,7 +189,7 @@ def draw_jersey(look: JerseyLook, frame: Frame, label: str) -> Image.Image:
     return cloth
 
 
-def _draw_pattern(draw: ImageDraw.ImageDraw, look: JerseyLook, frame: Frame) -> None:
+def _draw_pattern(draw: ImageDraw.ImageDraw, look: JerseyLook, frame: JerseyFrame) -> None:
     half, trim = look.half_width * frame.side, look.color("trim")
     center, (width, height) = torso_center(look, frame), frame.size
     if look.pattern == "side panels":
@@ -207,7 +207,7 @@ def _draw_pattern(draw: ImageDraw.ImageDraw, look: JerseyLook, frame: Frame) -> 
         draw.rectangle((0, 0, width, min(y, number_box(look, frame, "0")[1] - 3)), fill=trim)
 
 
-def _draw_wordmark(cloth: Image.Image, look: JerseyLook, frame: Frame, box: Box) -> None:
+def _draw_wordmark(cloth: Image.Image, look: JerseyLook, frame: JerseyFrame, box: Box) -> None:
     """Put the team's or the player's name above the number, if there is cloth for it."""
     height = round(0.105 * frame.side)
     top = box[1] - 1.5 * height

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from classifier_training.synthetic import effects, scene
 from classifier_training.synthetic.jersey import (
-    Frame,
+    JerseyFrame,
     JerseyLook,
     draw_jersey,
     number_box,
@@ -73,17 +73,17 @@ def _crop_size(image_size: int, stretch: float) -> tuple[int, int]:
     return (image_size, longer) if stretch >= 0 else (longer, image_size)
 
 
-def _frame(look: JerseyLook, size: tuple[int, int]) -> Frame:
+def _frame(look: JerseyLook, size: tuple[int, int]) -> JerseyFrame:
     side = min(size) * SUPERSAMPLING
     width, height = (round(edge * SUPERSAMPLING * (1 + 2 * MARGIN)) for edge in size)
     center = width / 2 + look.shift[0] * side, height / 2 + look.shift[1] * side
-    return Frame((width, height), side, center)
+    return JerseyFrame((width, height), side, center)
 
 
 def _draw_scene(
     label: str,
     look: JerseyLook,
-    frame: Frame,
+    frame: JerseyFrame,
     folds: effects.Folds,
     rng: np.random.Generator,
     difficulty: float,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from classifier_training.synthetic.jersey import Box, Frame, JerseyLook, torso_center
+from classifier_training.synthetic.jersey import Box, JerseyFrame, JerseyLook, torso_center
 from classifier_training.synthetic.palette import (
     BALL,
     COLORS,
@@ -21,7 +21,7 @@ from classifier_training.synthetic.palette import (
 _CROWD_COLORS = np.array([*COLORS.values(), *SKINS, *SKINS], dtype=np.float64)
 
 
-def draw_background(frame: Frame, rng: np.random.Generator) -> Image.Image:
+def draw_background(frame: JerseyFrame, rng: np.random.Generator) -> Image.Image:
     """Return the hall behind the player, out of focus: RGB, ``frame.size``."""
     kind = rng.choice(["court", "crowd", "dark", "wall"], p=[0.42, 0.30, 0.14, 0.14])
     # Drawn small and enlarged: what is out of focus has no fine detail, and it costs little.
@@ -85,7 +85,7 @@ def draw_limb(
 
 
 def draw_body(
-    picture: Image.Image, look: JerseyLook, frame: Frame, rng: np.random.Generator
+    picture: Image.Image, look: JerseyLook, frame: JerseyFrame, rng: np.random.Generator
 ) -> None:
     """Paint neck, shoulders and upper arms, of which the jersey will cover a part."""
     half, side = look.half_width * frame.side, frame.side
@@ -104,7 +104,7 @@ def draw_body(
 
 
 def draw_neighbour(
-    picture: Image.Image, frame: Frame, box: Box, rng: np.random.Generator, *, front: bool
+    picture: Image.Image, frame: JerseyFrame, box: Box, rng: np.random.Generator, *, front: bool
 ) -> None:
     """Paint the edge of another player's jersey at one side of the picture.
 
@@ -141,7 +141,9 @@ def draw_neighbour(
         )
 
 
-def draw_arm_before(picture: Image.Image, frame: Frame, box: Box, rng: np.random.Generator) -> None:
+def draw_arm_before(
+    picture: Image.Image, frame: JerseyFrame, box: Box, rng: np.random.Generator
+) -> None:
     """Paint an arm that crosses the picture, over little of the number."""
     skin = SKINS[rng.integers(len(SKINS))]
     thickness = rng.uniform(0.16, 0.28) * frame.side
@@ -160,7 +162,7 @@ def draw_arm_before(picture: Image.Image, frame: Frame, box: Box, rng: np.random
     draw_limb(picture, (x - slant, -thickness), (x + slant, height * 1.05), thickness, skin)
 
 
-def draw_ball(picture: Image.Image, frame: Frame, box: Box, rng: np.random.Generator) -> None:
+def draw_ball(picture: Image.Image, frame: JerseyFrame, box: Box, rng: np.random.Generator) -> None:
     """Paint a basketball that touches a lower corner of the number."""
     radius = rng.uniform(0.16, 0.26) * frame.side
     sign = -1 if rng.random() < 0.5 else 1

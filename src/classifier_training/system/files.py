@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from loguru import logger
 
 from classifier_training.system.storage import UNSUPPORTED, can_write_in_place, elsewhere
 
@@ -133,3 +136,20 @@ def _named(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
         if instead_of is None or error.filename in (None, str(instead_of)):
             error.filename, error.filename2 = str(path), None
         raise
+
+
+@contextlib.contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold a lock that the kernel releases even when this process is killed.
+
+    On a file system without locks, nothing is locked: the last complete file stays.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("another process works there; waiting for {}", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            logger.debug("{} cannot be locked", path)
+        yield

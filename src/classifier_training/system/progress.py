@@ -48,3 +48,13 @@ class _PlainLines:
         if now - self._last >= _LINE_EVERY_S:
             self._last = now
             logger.info("{}: {:,} of {:,}", self._title, done, total)
+
+
+def duration(seconds: float) -> str:
+    """Write a time in the units that matter: 7.3 s, 75 s, 10 min 0 s, 2 h 1 min."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 90:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -41,7 +41,7 @@ def read_table(path: Path, columns: tuple[str, ...], *, fix: str) -> list[Row]:
     return [dict(zip(header, row, strict=True)) for row in cells[1:]]
 
 
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a CSV file, complete or not at all; None is an empty cell."""
     with (
         replacing(path) as temporary,

@@ -17,8 +17,9 @@ from classifier_training.data.loading import resolve_workers
 from classifier_training.errors import ClassifierTrainingError, ConfigError
 from classifier_training.models.weights import PUBLISHED
 from classifier_training.system.machine import Diagnosis, readable_bytes
+from classifier_training.system.progress import duration
 from classifier_training.system.resources import SHARED_MEMORY, LoaderPlan
-from classifier_training.training.estimate import AUTO_MOST, Estimate, estimate, with_batch_size
+from classifier_training.training.estimate import AUTO_MOST, StepEstimate, estimate, with_batch_size
 from classifier_training.training.hardware import Hardware, choose_hardware
 
 _PROBE_S = 5.0
@@ -163,7 +164,7 @@ def _steps(config: Config, hardware: Hardware, index: DataIndex | None) -> list[
     return [_memory(config, found), _time(config, found, index)]
 
 
-def _memory(config: Config, found: Estimate) -> Diagnosis:
+def _memory(config: Config, found: StepEstimate) -> Diagnosis:
     asked = config.data.images_a_batch
     what = f"about {readable_bytes(found.bytes_at(asked))} for a batch of {asked}"
     if found.free is None:
@@ -176,7 +177,7 @@ def _memory(config: Config, found: Estimate) -> Diagnosis:
     return Diagnosis("estimate: memory", "fail", found_text, fix)
 
 
-def _time(config: Config, found: Estimate, index: DataIndex | None) -> Diagnosis:
+def _time(config: Config, found: StepEstimate, index: DataIndex | None) -> Diagnosis:
     rate = f"{found.images_per_s:,.0f} img/s without reading images"
     if index is None:
         hint = "give data.data_root=PATH for the time of an epoch"
@@ -187,12 +188,6 @@ def _time(config: Config, found: Estimate, index: DataIndex | None) -> Diagnosis
     return Diagnosis(
         "estimate: time",
         "ok",
-        f"{rate}: {_duration(seconds)} an epoch of {images:,} images, {_duration(seconds * epochs)}"
+        f"{rate}: {duration(seconds)} an epoch of {images:,} images, {duration(seconds * epochs)}"
         f" for {epochs} epochs (estimated; validation and slow disks come on top)",
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

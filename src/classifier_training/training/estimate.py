@@ -28,7 +28,7 @@ _SHARE = 0.85
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StepEstimate:
     """What was measured.
 
     Attributes:
@@ -55,7 +55,7 @@ class Estimate:
         return 1 << (images.bit_length() - 1) if images >= 1 else 0
 
 
-def estimate(config: Config, hardware: Hardware, *, classes: int) -> Estimate:
+def estimate(config: Config, hardware: Hardware, *, classes: int) -> StepEstimate:
     """Take a few steps, as training would take them, and leave nothing behind.
 
     On a GPU the batch is the configured one, on a CPU at most 8 images.
@@ -82,7 +82,7 @@ def estimate(config: Config, hardware: Hardware, *, classes: int) -> Estimate:
 
 def _measure(
     config: Config, hardware: Hardware, classes: int, batch: int, free: int | None
-) -> Estimate:
+) -> StepEstimate:
     device = torch.device(hardware.device.kind)
     with torch.random.fork_rng(devices=[]):
         network = Classifier(
@@ -125,7 +125,7 @@ def _measure(
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated()
         per_image = max(per_image, (peak - weights - 3 * trained) / batch)
-    return Estimate(fixed, max(1.0, per_image), free, batch * steps / seconds)
+    return StepEstimate(fixed, max(1.0, per_image), free, batch * steps / seconds)
 
 
 class _HeldBytes:
@@ -191,7 +191,7 @@ def most_images(config: Config, hardware: Hardware, *, images: int) -> int:
     return min(AUTO_MOST[hardware.device.kind], 1 << (for_steps.bit_length() - 1))
 
 
-def largest_that_fits(found: Estimate, most: int) -> int:
+def largest_that_fits(found: StepEstimate, most: int) -> int:
     """Return the largest power of two up to ``most`` that fits.
 
     Raises:

@@ -10,18 +10,7 @@ import numpy as np
 from classifier_training.data.checks.findings import Finding, Item, Severity
 from classifier_training.data.image_stats import ImageStats
 from classifier_training.data.manifest import Manifest
-
-# Endings that a format may have; every ending that is an image's stands under one format.
-_ENDINGS = {
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
-    "PNG": (".png",),
-    "BMP": (".bmp",),
-    "GIF": (".gif",),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm"),
-}
-_KNOWN_ENDINGS = frozenset(ending for endings in _ENDINGS.values() for ending in endings)
+from classifier_training.inference.images import IMAGE_EXTENSIONS, IMAGE_FORMATS
 
 _MESSAGES = {
     "empty-file": "files are empty",
@@ -80,7 +69,7 @@ def wrong_names(manifest: Manifest, facts: ImageStats) -> Iterator[Finding]:
     for row in np.flatnonzero(facts.decoded):
         ending = PurePath(manifest.paths[int(row)]).suffix.lower()
         found = facts.formats[int(row)]
-        if found and ending in _KNOWN_ENDINGS and ending not in _ENDINGS[found]:
+        if found and ending in IMAGE_EXTENSIONS and ending not in IMAGE_FORMATS[found]:
             items.append(Item((int(row),), f"{ending} is {found}"))
     if items:
         yield Finding(
