@@ -185,7 +185,9 @@ def test_each_matrix_counts_every_image_of_its_epoch(
         said = next(line for line in log if f"confusion: epoch {epoch + 1}:" in line)
         assert f"{worst} of {COUNTS['val']} times" in said.partition(",")[0]
         if (errors == worst).sum() == 1:
-            assert f"{CLASSES[true]!r} taken for {CLASSES[predicted]!r}" in said.partition(",")[0]
+            assert (
+                f"{CLASSES[true]!r} predicted as {CLASSES[predicted]!r}" in said.partition(",")[0]
+            )
     assert len(spies.ValidationLogits.epochs) == 3
 
 

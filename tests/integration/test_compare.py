@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from classifier_training.cli.main import app
 from classifier_training.errors import EXIT_CONFIG, EXIT_DATA, EXIT_EXPORT, EXIT_OK
-from classifier_training.evaluation.comparison import compare, write_comparison
+from classifier_training.evaluation.comparison import compare
+from classifier_training.evaluation.comparison_report import write_comparison
 from classifier_training.evaluation.predictions import pair_predictions, predictions_of
 from classifier_training.run.folder import find_report
 from classifier_training.run.reader import Run

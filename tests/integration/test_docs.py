@@ -71,8 +71,15 @@ def test_every_block_and_command_is_handled() -> None:
 
 @pytest.mark.promise("I4")
 @pytest.mark.parametrize("command", [c for c in OURS if _trains(c)], ids=str)
-def test_training_commands_compose(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir((ROOT / command.place.partition(":")[0]).parent)
+def test_training_commands_compose(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = (ROOT / command.place.partition(":")[0]).parent
+    monkeypatch.chdir(place)
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "watch.py").touch()
+    for folder in (place, tmp_path):  # as PYTHONPATH has it
+        monkeypatch.syspath_prepend(folder)
     start = 1 if command.words[0] == "task_manager" else 2
     line = _split(list(command.words[start:]))
     strict = make_strict(line.overrides, is_multirun=line.is_multirun, config_dir=line.config_dir)

@@ -73,8 +73,8 @@ def test_what_cannot_be_drawn_or_told_does_not_fail_the_run(hindered: Run) -> No
     log = hindered.folder.log.read_text(encoding="utf-8")
 
     assert hindered.record["status"] == "finished"
-    assert "the Grad-CAM pictures could not be made; the run goes on" in log
-    assert "the model card could not be made; the run goes on" in log
+    assert "the Grad-CAM plots could not be made; the run continues" in log
+    assert "the model card could not be made; the run continues" in log
     assert hindered.folder.onnx.exists()
 
 

@@ -86,7 +86,8 @@ def test_old_run_passes_every_command(old: Path, tmp_path: Path) -> None:
         result = command(*arguments)
         assert result.exit_code == 0, (arguments, result.output)
     assert "reproduced" in result.output
-    assert "406f587d5a08" in command("runs", old, "--json").output
+    assert command("runs", old, "--json", tmp_path / "runs.json").exit_code == 0
+    assert "406f587d5a08" in (tmp_path / "runs.json").read_text()
 
 
 @pytest.mark.promise("R1")

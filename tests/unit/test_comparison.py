@@ -19,13 +19,8 @@ from sklearn.metrics import (
 )
 
 from classifier_training.errors import ConfigError, DataError
-from classifier_training.evaluation.comparison import (
-    Comparison,
-    Difference,
-    compare,
-    sentence,
-    table,
-)
+from classifier_training.evaluation.comparison import Comparison, Difference, compare
+from classifier_training.evaluation.comparison_report import sentence, table
 from classifier_training.evaluation.predictions import pair_predictions
 from classifier_training.metrics.paired import holm, mcnemar, weighted_scores
 from tests.helpers.answers import make_answers, noisy

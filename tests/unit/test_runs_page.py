@@ -83,7 +83,7 @@ def test_the_page_says_what_the_runs_are(tmp_path: Path) -> None:
     assert "seed 1" in a[7]
     assert "best" not in b[2]
     assert "best" not in c[2], "no other run has its data"
-    assert lost[1].startswith("damagedrun.json is not JSON")
+    assert lost[1].startswith("damagedcannot read run.json")
     assert lost[2].strip() == "none yet"
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from classifier_training.cli.console import guarded, set_up_logging
 from classifier_training.data.records import SPLITS
 from classifier_training.errors import EXIT_EXPORT, EXIT_OK, ConfigError
-from classifier_training.evaluation.comparison import (
-    METRICS,
+from classifier_training.evaluation.comparison import METRICS, compare
+from classifier_training.evaluation.comparison_report import (
     amount,
-    compare,
     sentence,
     table,
     write_comparison,

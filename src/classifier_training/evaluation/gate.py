@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from classifier_training.errors import ConfigError, DataError
-from classifier_training.evaluation.comparison import METRICS, amount, compare
+from classifier_training.evaluation.comparison import METRICS, compare
+from classifier_training.evaluation.comparison_report import amount
 from classifier_training.evaluation.predictions import group_indices, pair_predictions
 from classifier_training.metrics.paired import (
     group_draws,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier_training.evaluation.comparison import METRICS, Difference, compare
-from classifier_training.evaluation.comparison import amount as difference_amount
+from classifier_training.evaluation.comparison_report import amount as difference_amount
 from classifier_training.evaluation.predictions import pair_predictions, read_source
 from classifier_training.report.content import Note, ScoreRow, Verdict
 from classifier_training.report.formatting import (

@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from classifier_training.errors import ClassifierTrainingError, ResumeError
 from classifier_training.inference.class_map import ClassMap
 from classifier_training.inference.preprocess import PreprocessSpec
 from classifier_training.models.classifier import Classifier
+from classifier_training.models.normalize import Normalize
 from classifier_training.models.weights import read_checkpoint
 
 METADATA_KEY = "classifier_training"
@@ -43,11 +45,23 @@ class ModelMetadata:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network from a checkpoint: fp32, in evaluation mode, on the CPU."""
+    """A network from a checkpoint: fp32, in evaluation mode, on the CPU.
+
+    Attributes:
+        metadata: What it is, and how it is fed.
+        network: Maps normalised images to logits.
+        epoch: The epoch after which it was saved, from 0.
+    """
 
     metadata: ModelMetadata
     network: Classifier
     epoch: int
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Map ``(N, 3, H, W)`` uint8 images of the model's size to ``(N, C)`` float32 logits."""
+        with torch.inference_mode():
+            found: Tensor = self.network(Normalize(self.metadata.spec)(images))
+        return found
 
 
 def pack_metadata(checkpoint: dict[str, Any], metadata: ModelMetadata) -> None:
@@ -126,15 +140,15 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_model(path: Path) -> TrainedModel:
+def load_model(path: Path | str) -> TrainedModel:
     """Build the scored network of a checkpoint.
 
     Raises:
         ConfigError: The file is missing or damaged.
         ResumeError: It is not one of ours.
     """
-    checkpoint = read_checkpoint(path)
-    metadata = unpack_metadata(checkpoint, path)
+    checkpoint = read_checkpoint(Path(path))
+    metadata = unpack_metadata(checkpoint, Path(path))
     network = Classifier(metadata.model_name, len(metadata.class_map))
     network.load_state_dict(scored_state(checkpoint, metadata))
     network.eval()

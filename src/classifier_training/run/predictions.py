@@ -51,6 +51,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def _repr_html_(self) -> str:
+        from classifier_training.run.notebook import predictions_html
+
+        return predictions_html(self)
+
     @property
     def wrong(self) -> npt.NDArray[np.bool_]:
         """``(N,)``: whether the prediction is wrong."""

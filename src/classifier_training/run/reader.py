@@ -81,6 +81,11 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r}, status={self.record['status']!r})"
 
+    def _repr_html_(self) -> str:
+        from classifier_training.run.notebook import run_html
+
+        return run_html(self)
+
     @property
     def path(self) -> Path:
         """The folder."""
