@@ -79,8 +79,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-@pytest.mark.promise("T12")
-@pytest.mark.promise("R1")
+@pytest.mark.promise("C11")
 def test_names_of_a_users_module_train_resume_and_reload(
     own_module: str, folder_data: Path, tmp_path: Path
 ) -> None:
